@@ -1,0 +1,1 @@
+"""Localizers: torch, feature steps; no files, no seconds."""

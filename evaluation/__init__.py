@@ -1,0 +1,1 @@
+"""Scores: numpy, seconds; no torch, no printing."""
