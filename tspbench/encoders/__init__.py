@@ -1,0 +1,93 @@
+"""Encoders: clips → vectors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from tspbench.config import choose
+from tspbench.encoders.r2plus1d_18 import R2Plus1D18
+from tspbench.encoders.r2plus1d_34 import R2Plus1D34
+from tspbench.encoders.r3d_18 import R3D18
+from tspbench.encoders.tiny import Tiny
+from tspbench.errors import UserError
+from tspbench.storage.checkpoints import Weights, read_weights
+
+AnyEncoder = R3D18 | R2Plus1D18 | R2Plus1D34 | Tiny
+
+ENCODERS: Final[dict[str, type[AnyEncoder]]] = {
+    "r3d_18": R3D18,
+    "r2plus1d_18": R2Plus1D18,
+    "r2plus1d_34": R2Plus1D34,
+    "tiny": Tiny,
+}
+
+
+def new_encoder(name: str, seed: int) -> AnyEncoder:
+    """Build an encoder by name with random weights that follow from ``seed``."""
+    kind = ENCODERS[choose("encoder", name, ENCODERS)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind()
+
+
+def load_encoder(name: str | None, checkpoint: Path | None) -> tuple[AnyEncoder, Weights]:
+    """Build an encoder with trained weights.
+
+    Args:
+        name: a key of `ENCODERS`; None when the checkpoint says it itself.
+        checkpoint: a file of ours, a released TSP checkpoint or a plain state dict; None for torchvision's weights.
+
+    Returns:
+        The encoder in evaluation mode, and the weights as they were read.
+
+    Raises:
+        UserError: an unknown name, no weights to be had, or weights of another encoder.
+    """
+    weights = read_weights(checkpoint) if checkpoint else _published_weights(name)
+    name = name or weights.encoder
+    if name is None:
+        raise UserError(f"{checkpoint} does not say which encoder it holds: name it with --encoder.")
+    encoder = new_encoder(name, seed=0)
+    if weights.encoder not in (None, name):
+        raise UserError(f"{checkpoint} holds weights of {weights.encoder}, not of {name}: change --encoder.")
+    _fill(encoder, weights.features, f"{checkpoint or 'the published weights'}", name)
+    return encoder.eval(), weights
+
+
+def _published_weights(name: str | None) -> Weights:
+    """Fetch torchvision's Kinetics-400 weights, from its cache where they were fetched before."""
+    if name is None:
+        raise UserError("No encoder was named: give --encoder, --checkpoint or both.")
+    kind = ENCODERS[choose("encoder", name, ENCODERS)]
+    if kind.torchvision_weights is None:
+        raise UserError(f"There are no published weights of {name} to fetch: give a file with --checkpoint.")
+    from torchvision.models import get_weight  # noqa: PLC0415 - only this branch needs the weight tables
+
+    weight = get_weight(f"{kind.torchvision_weights}.KINETICS400_V1")
+    try:
+        state = weight.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise UserError(
+            f"The Kinetics weights of {name} could not be fetched from {weight.url} ({error}): connect to a network, "
+            "or download that file elsewhere and give it with --checkpoint."
+        ) from error
+    return Weights(encoder=name, features=state, heads={}, card={"source": weight.url})
+
+
+def _fill(encoder: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> None:
+    """Load ``state`` into ``encoder``; a classifier (``fc``) in it is left out."""
+    wanted = encoder.state_dict()
+    given = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in given if key not in wanted]
+    shapes = [key for key in wanted if key in given and wanted[key].shape != given[key].shape]
+    for problem, keys in (("lacks", missing), ("has the unknown", unknown), ("has another shape of", shapes)):
+        if keys:
+            raise UserError(
+                f"{source} does not hold weights of {name}: it {problem} {keys[0]!r} ({len(keys)} such tensors): "
+                "choose the --encoder that the file was trained with."
+            )
+    encoder.load_state_dict(given, strict=False)
