@@ -1,0 +1,41 @@
+import pytest
+
+from evaluation import PROTOCOLS, ground_truth_hash, score_signature
+from tests.evaluation.helpers import truth
+
+ROWS = [("a", "run", 0.0, 1.0), ("b", "jump", 2.0, 3.0)]
+
+
+def test_one_readable_line():
+    assert score_signature("mAP", PROTOCOLS["thumos14"], truth(ROWS, videos=("a", "b", "c")), "1.2.3") == (
+        "mAP|protocol:thumos14|tIoU:>=0.30,0.40,0.50,0.60,0.70|AP:all-point|ties:score,video,start,end,label|"
+        f"videos:3|segments:2|truth:{ground_truth_hash(truth(ROWS, videos=('a', 'b', 'c')))}|tspbench:1.2.3"
+    )
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        truth(ROWS[::-1]),
+        truth(ROWS, videos=("b", "a"), labels=("jump", "run")),
+        truth(ROWS, labels=("run", "jump", "swim")),
+        truth([("a", "run", -0.0, 1.0), ROWS[1]]),
+    ],
+)
+def test_the_hash_ignores_order_and_classes_without_a_segment(same):
+    assert ground_truth_hash(same) == ground_truth_hash(truth(ROWS))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        truth(ROWS[:1]),
+        truth(ROWS, videos=("a", "b", "c")),
+        truth([*ROWS, ROWS[0]]),
+        truth([("a", "jump", 0.0, 1.0), ROWS[1]]),
+        truth([("a", "run", 0.0, 1.0000000000000002), ROWS[1]]),
+    ],
+)
+def test_the_hash_sees_every_video_and_segment(other):
+    assert ground_truth_hash(other) != ground_truth_hash(truth(ROWS))
+    assert len(ground_truth_hash(other)) == 8
