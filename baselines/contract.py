@@ -101,14 +101,6 @@ def check_features(features: Tensor, mask: Tensor) -> None:
         raise ValueError(f"expected a bool mask {expected}, got {mask.dtype} {tuple(mask.shape)}")
 
 
-class LocalizerConfig(Protocol):
-    """Settings of a localizer: a frozen pydantic model whose defaults are those of the paper or its release."""
-
-    @property
-    def feature_dim(self) -> int:
-        """Channels C of the features."""
-
-
 class LocalizerTargets(Protocol):
     """What a localizer is trained towards: tensors of a fixed size a video, whatever happens in it."""
 
@@ -128,7 +120,7 @@ class Localizer(Protocol[Output, Targets]):
     """
 
     Config: ClassVar[type[Any]]
-    """The class of the settings, see `LocalizerConfig`."""
+    """A strict, frozen pydantic model with a `feature_dim` (C); its other defaults are the paper's or its release's."""
 
     def __init__(self, config: Any) -> None: ...
 
