@@ -52,7 +52,7 @@ class Preprocessing:
         x = x[..., top : top + self.crop, left : left + self.crop]
         if flip:
             x = x.flip(-1)
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values, device=x.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return ((x - mean) / std).transpose(0, 1).contiguous()
 
 

@@ -24,10 +24,26 @@ def read_toml(path: Path) -> dict[str, object]:
 
 
 def write_toml(path: Path, content: Mapping[str, object]) -> None:
-    """Write strings, numbers, booleans and one level of tables atomically."""
-    plain = {key: value for key, value in content.items() if not isinstance(value, Mapping)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
-    for key, table in content.items():
-        if isinstance(table, Mapping):
-            lines += ["", f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
-    write_text(path, "\n".join(lines) + "\n")
+    """Write strings, numbers, booleans, lists and tables atomically."""
+    write_text(path, "\n".join(_table(content, "")).strip() + "\n")
+
+
+def _table(content: Mapping[str, object], prefix: str) -> list[str]:
+    """Return the lines of a table: its own values first, then the tables in it."""
+    tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in content.items() if key not in tables]
+    for key, table in tables.items():
+        lines += ["", f"[{prefix}{_key(key)}]", *_table(table, f"{prefix}{_key(key)}.")]
+    return lines
+
+
+def _key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # a JSON string, number or boolean is one of TOML

@@ -28,6 +28,7 @@ class VideoInfo:
         timestamps: (N,) float64, seconds at which each frame is shown, ascending, 0 for the first frame.
         duration: seconds from the first frame to the end of the last one.
         stream: index of the video stream in its container.
+        frame_bytes: size of a decoded frame.
         turns: quarter turns, counter-clockwise, that bring a decoded frame upright.
         first_tick: presentation time of the first frame, in units of the stream's time base.
         seconds_per_tick: the stream's time base.
@@ -37,6 +38,7 @@ class VideoInfo:
     timestamps: NDArray[np.float64]
     duration: float
     stream: int
+    frame_bytes: int
     turns: int
     first_tick: int
     seconds_per_tick: float
@@ -73,13 +75,13 @@ def scan_video(path: Path) -> VideoInfo:
             promised, base, index = stream.frames, float(stream.time_base), stream.index
             rate = float(stream.average_rate or 0)
         _check_count(path, len(ticks), promised)
-        turns = _quarter_turns(path, index)
+        size, turns = _first_frame(path, index)
     except (av.FFmpegError, IndexError) as error:
         raise UserError(f"{path} cannot be read as a video ({_reason(error)}): copy or download it again.") from error
     ordered = np.unique(np.array(ticks, dtype=np.int64))
     timestamps = (ordered - ordered[0]) * base
     interval = float(np.median(np.diff(timestamps))) if len(ordered) > 1 else 1.0 / rate if rate else 0.04
-    return VideoInfo(path, timestamps, float(timestamps[-1]) + interval, index, turns, int(ordered[0]), base)
+    return VideoInfo(path, timestamps, float(timestamps[-1]) + interval, index, size, turns, int(ordered[0]), base)
 
 
 def open_video(info: VideoInfo) -> FrameReader:
@@ -189,13 +191,13 @@ def _check_count(path: Path, found: int, promised: int) -> None:
         )
 
 
-def _quarter_turns(path: Path, stream: int) -> int:
-    """Return the rotation that the file asks players for, in counter-clockwise quarter turns."""
+def _first_frame(path: Path, stream: int) -> tuple[int, int]:
+    """Return a frame's bytes, and the rotation that the file asks players for in counter-clockwise quarter turns."""
     with av.open(str(path)) as container:
         frame = next(iter(container.decode(container.streams[stream])), None)
     if frame is None:
         raise UserError(f"{path} holds no frame that can be decoded: copy or download it again.")
-    return round(frame.rotation / 90) % 4
+    return frame.width * frame.height * 3, round(frame.rotation / 90) % 4
 
 
 def _broken_frame(path: Path, index: int, reason: str) -> UserError:

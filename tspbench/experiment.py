@@ -1,0 +1,180 @@
+"""A recipe: run its stages in order, skip what is finished, check without running."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tspbench.datasets import CARD, DATASETS, Dataset, find_videos, generate, open_dataset
+from tspbench.encoders import AnyEncoder, load_encoder, new_encoder
+from tspbench.progress import progress
+from tspbench.recipe import KINETICS, RANDOM, Recipe
+from tspbench.report import ResultTable, write_table
+from tspbench.stages.evaluate import Evaluation, evaluate_tal, slug
+from tspbench.stages.extract import Extraction, TrainedEncoder, class_scores, extract
+from tspbench.stages.pretrain import ENCODER_FILE, global_features, prepare_lesson, pretrain
+from tspbench.stages.stage import run_stage
+from tspbench.storage.class_scores import write_class_scores
+from tspbench.storage.features import FeatureFiles, RowMeaning, VideoFeatures, write_features
+from tspbench.storage.hashes import hash_file, hash_videos
+from tspbench.storage.recipes import write_toml
+
+FEATURES_FILE: Final = "features.h5"
+CLASS_SCORES_FILE: Final = "class_scores.json"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe at work in a folder."""
+
+    recipe: Recipe
+    out: Path
+    device: str
+
+    def run(self) -> ResultTable:
+        """Run what is not finished and write the table.
+
+        Raises:
+            UserError: a mistake in data or recipe; what is finished by then is kept.
+        """
+        write_toml(self.out / "recipe.toml", self.recipe.model_dump(mode="json", exclude_none=True))
+        for key in self.recipe.data:
+            self.dataset(key)
+        for name in self.recipe.pretrain:
+            self.checkpoint(name)
+        scores_from = self.recipe.class_scores_from
+        what = Evaluation(
+            dataset=self.dataset(self.recipe.target),
+            localizer=self.recipe.localizer,
+            class_scores=None if scores_from is None else self._class_scores(scores_from),
+            seed=self.recipe.seed,
+            device=self.device,
+            out=self.out,
+        )
+        rows = {row.name: [self.features(row.features)] for row in self.recipe.rows}
+        evaluate_tal(what, rows, self.recipe.title, self.recipe.notes)
+        return write_table(self.out)
+
+    def dataset(self, key: str) -> Dataset:
+        """Open a data set of the recipe; generated ones are written below the run's folder."""
+        source = self.recipe.data[key]
+        if source not in DATASETS:
+            return open_dataset(source)
+        folder = self.out / "data" / key
+        settings = {"dataset": source, **self.recipe.generate.model_dump(), "seed": self.recipe.seed}
+
+        def write(_key: str) -> Mapping[str, object]:
+            with progress(f"generate {key} videos") as advance:
+                generate(source, folder, self.recipe.generate, self.recipe.seed, advance)
+            return {"videos": len(find_videos(folder / "videos"))}
+
+        run_stage("generate", folder, settings, {}, [CARD, "annotations.json"], write)
+        return open_dataset(str(folder))
+
+    def checkpoint(self, name: str) -> Path:
+        """Return the weights of a pretraining of the recipe, trained when absent."""
+        stage = self.recipe.pretrain[name]
+        folder = self.out / "pretrain" / name
+        dataset = self.dataset(stage.data)
+        encoder, weights = self._encoder(stage.init)
+        gvf_file = self._extracted(stage.init, stage.data) if stage.needs_gvf() else None
+        inputs = {
+            "annotations": hash_file(dataset.annotations),
+            "videos": hash_videos(find_videos(dataset.videos)),
+            "initial encoder": weights,
+            **({} if gvf_file is None else {"global features": hash_file(gvf_file)}),
+        }
+        settings = {**stage.model_dump(mode="json"), "encoder": self.recipe.encoder, "seed": self.recipe.seed}
+
+        def work(key: str) -> Mapping[str, object]:
+            gvf = None if gvf_file is None else global_features([gvf_file], stage.gvf)
+            lesson = prepare_lesson(dataset, encoder.preprocessing.clip_seconds, stage, gvf)
+            with progress(f"pretrain {name}") as advance:
+                return pretrain(
+                    self.recipe.encoder,
+                    encoder,
+                    lesson,
+                    stage,
+                    seed=self.recipe.seed,
+                    device=self.device,
+                    folder=folder,
+                    key=key,
+                    advance=advance,
+                )
+
+        run_stage("pretrain", folder, settings, inputs, [ENCODER_FILE], work)
+        return folder / ENCODER_FILE
+
+    def features(self, source: str) -> Path:
+        """Return the target set's features of an encoder, or random ones, made when absent."""
+        return self._random_features() if source == RANDOM else self._extracted(source, self.recipe.target)
+
+    def _encoder(self, source: str) -> tuple[AnyEncoder, str]:
+        """Return an encoder and what identifies its weights."""
+        if source == RANDOM:
+            return new_encoder(self.recipe.encoder, self.recipe.seed), f"random, seed {self.recipe.seed}"
+        if source == KINETICS:
+            encoder, weights = load_encoder(self.recipe.encoder, None)
+            return encoder, str(weights.card["source"])
+        path = self.checkpoint(source) if source in self.recipe.pretrain else Path(source)
+        return load_encoder(self.recipe.encoder, path)[0], hash_file(path)
+
+    def _extracted(self, source: str, data: str) -> Path:
+        dataset = self.dataset(data)
+        name = source if source in (*self.recipe.pretrain, KINETICS) else slug(source)
+        folder = self.out / "features" / (name if data == self.recipe.target else f"{name}-on-{data}")
+        encoder, weights = self._encoder(source)
+        videos = find_videos(dataset.videos)
+        settings = {**self.recipe.extract.model_dump(), "encoder": self.recipe.encoder, "device": self.device}
+
+        def work(_key: str) -> Mapping[str, object]:
+            how = Extraction(
+                self.recipe.extract.stride_frames, self.recipe.extract.batch_size, self.device
+            )
+            trained = TrainedEncoder(encoder, self.recipe.encoder, weights)
+            with progress(f"extract {folder.name}") as advance:
+                extract(trained, videos, folder / FEATURES_FILE, how, advance)
+            return {"videos": len(videos)}
+
+        inputs = {"videos": hash_videos(videos), "encoder": weights}
+        run_stage("extract", folder, settings, inputs, [FEATURES_FILE], work)
+        return folder / FEATURES_FILE
+
+    def _random_features(self) -> Path:
+        """Write features that know nothing but how many rows a video has: the floor, a prior of segments."""
+        template = self.features(next(row.features for row in self.recipe.rows if row.features != RANDOM))
+        folder = self.out / "features" / RANDOM
+
+        def work(_key: str) -> Mapping[str, object]:
+            files = FeatureFiles([template])
+            meaning = {key: value for key, value in files.meaning().items() if key not in ("format", "skipped")}
+            rng = np.random.default_rng([self.recipe.seed, 30])
+            drawn = {
+                video: VideoFeatures(
+                    rng.standard_normal(files.rows(video).shape, dtype=np.float32), files.duration(video, None), "none"
+                )
+                for video in sorted(files.videos)
+            }
+            random = RowMeaning(**{**meaning, "encoder": RANDOM, "weights": f"seed {self.recipe.seed}"})  # type: ignore[arg-type]
+            write_features(folder / FEATURES_FILE, drawn, random)
+            return {"videos": len(drawn)}
+
+        inputs = {"rows as in": hash_file(template)}
+        run_stage("random features", folder, {"seed": self.recipe.seed}, inputs, [FEATURES_FILE], work)
+        return folder / FEATURES_FILE
+
+    def _class_scores(self, source: str) -> Path:
+        """Write every video's mean clip probabilities of one encoder's action head: the same labels for every row."""
+        folder = self.out / "class_scores"
+        features, checkpoint = self.features(source), self.checkpoint(source)
+
+        def work(_key: str) -> Mapping[str, object]:
+            scores = class_scores(FeatureFiles([features]), checkpoint)
+            write_class_scores(folder / CLASS_SCORES_FILE, scores)
+            return {"videos": len(scores.scores), "source": f"mean clip probabilities of {source}"}
+
+        inputs = {"features": hash_file(features), "head": hash_file(checkpoint)}
+        run_stage("class scores", folder, {}, inputs, [CLASS_SCORES_FILE], work)
+        return folder / CLASS_SCORES_FILE

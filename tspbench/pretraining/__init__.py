@@ -1,0 +1,8 @@
+"""Pretraining methods: what an encoder is taught."""
+
+from typing import Final
+
+from tspbench.pretraining.tac import Tac
+from tspbench.pretraining.tsp import Tsp
+
+METHODS: Final[dict[str, type[Tac] | type[Tsp]]] = {"tac": Tac, "tsp": Tsp}

@@ -1,0 +1,95 @@
+"""What an encoder is taught with: labelled segments in, a loss and accuracies out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+BACKGROUND = -1  # action label of a clip outside every action; carries no action loss
+
+
+@dataclass(frozen=True)
+class ClipLabels:
+    """Labels of a batch of clips.
+
+    Args:
+        action: (B,) int64, index of the action class, `BACKGROUND` outside every action.
+        region: (B,) int64, 0 inside an action, 1 outside (the order of TSP's released heads).
+        gvf: (B, D) float32, the global feature of the video that each clip is from; None where no method asks.
+    """
+
+    action: Tensor
+    region: Tensor
+    gvf: Tensor | None
+
+    def to(self, device: torch.device) -> "ClipLabels":
+        """Return the same labels on ``device``."""
+        return ClipLabels(
+            self.action.to(device), self.region.to(device), None if self.gvf is None else self.gvf.to(device)
+        )
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """What a method's heads are built from.
+
+    Args:
+        feature_dim: length of the encoder's feature.
+        classes: number of action classes.
+        heads: which of the method's heads are trained.
+        gvf_dim: length of the global video feature, 0 for none.
+        weights: head → factor of its loss; 1 for those that are not named, as published.
+    """
+
+    feature_dim: int
+    classes: int
+    heads: tuple[str, ...]
+    gvf_dim: int
+    weights: Mapping[str, float]
+
+
+class PretrainingMethod(Protocol):
+    """An `torch.nn.Module` built as ``Method(encoder, options)``; only the encoder's weights serve extraction."""
+
+    all_heads: ClassVar[tuple[str, ...]]
+    wants_background: ClassVar[bool]
+    encoder: nn.Module
+    heads: nn.ModuleDict
+
+    def __call__(self, clips: Tensor, labels: ClipLabels) -> dict[str, Tensor]:
+        """Return each head's (B, classes) logits for clips (B, 3, F, H, W)."""
+
+    def loss(self, logits: Mapping[str, Tensor], labels: ClipLabels) -> dict[str, Tensor]:
+        """Return the loss of each head and their weighted sum as "total"."""
+
+
+def new_head(inputs: int, outputs: int) -> nn.Linear:
+    """Return a classification head, weights from N(0, 0.01), bias 0 (TSP models/model.py)."""
+    head = nn.Linear(inputs, outputs)
+    nn.init.normal_(head.weight, 0.0, 0.01)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def count_correct(logits: Mapping[str, Tensor], labels: ClipLabels) -> dict[str, tuple[int, int]]:
+    """Return (right, all) of each head; background clips do not count for the action head."""
+    counts = {}
+    for head, values in logits.items():
+        truth = labels.action if head == "action" else labels.region
+        counted = truth != BACKGROUND
+        counts[head] = (int(((values.argmax(1) == truth) & counted).sum()), int(counted.sum()))
+    return counts
+
+
+def accuracies(counts: Iterable[Mapping[str, tuple[int, int]]]) -> dict[str, float]:
+    """Add up the counts of many batches: accuracy of each head, and their mean, by which epochs are compared."""
+    right: dict[str, int] = {}
+    total: dict[str, int] = {}
+    for batch in counts:
+        for head, (good, seen) in batch.items():
+            right[head] = right.get(head, 0) + good
+            total[head] = total.get(head, 0) + seen
+    each = {f"{head}_accuracy": right[head] / total[head] for head in right if total[head]}
+    return {**each, "mean_accuracy": sum(each.values()) / len(each)} if each else {}

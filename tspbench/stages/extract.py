@@ -1,0 +1,177 @@
+"""Videos → H5 features, in parts that survive a kill."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from tspbench.encoders import AnyEncoder
+from tspbench.errors import UserError
+from tspbench.progress import Advance
+from tspbench.storage.checkpoints import read_weights
+from tspbench.storage.class_scores import ClassScores
+from tspbench.storage.features import FeatureFiles, RowMeaning, Rows, VideoFeatures, assemble, write_part
+from tspbench.storage.hashes import hash_data
+from tspbench.streaming import clip_batches, decoding
+from tspbench.video_labels import mean_clip_probabilities
+
+# A part is so many videos: what a kill can cost. Batches run across the videos of a part and never across parts, so
+# that an interrupted run and an uninterrupted one compute every row in the same company, bit for bit.
+VIDEOS_PER_PART: Final = 16
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How features are extracted.
+
+    Args:
+        stride_frames: frames (at the encoder's rate) between the starts of neighbouring clips.
+        batch_size: clips in one forward pass.
+        device: torch device.
+        precision: "fp32", or "bf16" for autocast.
+        decoders: videos decoded at the same time.
+        skip_unreadable: leave unreadable videos out and list them in the file, instead of failing at the end.
+    """
+
+    stride_frames: int
+    batch_size: int = 32
+    device: str = "cpu"
+    precision: str = "fp32"
+    decoders: int = 2
+    skip_unreadable: bool = False
+
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """An encoder in evaluation mode, its name, and what identifies its weights (the SHA-256 of their file)."""
+
+    module: AnyEncoder
+    name: str
+    weights: str
+
+
+def extract(
+    encoder: TrainedEncoder, videos: Mapping[str, Path], out: Path, how: Extraction, advance: Advance
+) -> dict[str, str]:
+    """Extract the features of ``videos`` into the H5 file ``out``; finished parts of an interrupted run are kept.
+
+    Args:
+        encoder: what maps clips to features.
+        videos: video name (the H5 key) → file.
+        out: file to write.
+        how: see `Extraction`.
+        advance: told how many videos are done.
+
+    Returns:
+        The videos left out → why; empty unless ``how.skip_unreadable``.
+
+    Raises:
+        UserError: some videos cannot be read; all others are done by then, and kept for the next try.
+    """
+    spec = encoder.module.preprocessing
+    meaning = RowMeaning(
+        encoder=encoder.name,
+        weights=encoder.weights,
+        clip_frames=spec.clip_frames,
+        stride_frames=how.stride_frames,
+        frame_rate=spec.frame_rate,
+        feature_dim=encoder.module.feature_dim,
+        precision=how.precision,
+    )
+    folder = out.with_name(f"{out.name}.parts")
+    module = encoder.module.to(device=how.device, memory_format=torch.channels_last_3d).eval()
+    unreadable: dict[str, UserError] = {}
+    parts: list[Path] = []
+    names = sorted(videos)
+    advance(0, len(names))
+    for first in range(0, len(names), VIDEOS_PER_PART):
+        group = {name: videos[name] for name in names[first : first + VIDEOS_PER_PART]}
+        key = hash_data([asdict(meaning), how.batch_size, [[name, *_stamp(path)] for name, path in group.items()]])
+        part = folder / f"{key[:32]}.h5"
+        if not part.exists():
+            features = _extract_group(
+                module, group, how, unreadable, lambda n, base=first: advance(base + n, len(names))
+            )
+            if any(name in unreadable for name in group):
+                # Never taken for done: the unreadable ones are tried again next time, beside what was computed.
+                part = part.with_suffix(".partial.h5")
+            write_part(part, features)
+        parts.append(part)
+        advance(min(first + VIDEOS_PER_PART, len(names)), len(names))
+    skipped = {name: str(error) for name, error in unreadable.items()}
+    if skipped and (len(skipped) == len(names) or not how.skip_unreadable):
+        raise _failed(skipped, len(names), folder)
+    assemble(out, parts, meaning, skipped)
+    for part in folder.glob("*"):
+        part.unlink()
+    folder.rmdir()
+    return skipped
+
+
+def class_scores(features: FeatureFiles, checkpoint: Path) -> ClassScores:
+    """Return each video's mean clip probabilities of the action head that was trained with the encoder.
+
+    Args:
+        features: extracted with ``checkpoint``.
+        checkpoint: weights with an action head and a card that names its labels.
+
+    Raises:
+        UserError: the checkpoint has no action head or does not name its labels.
+    """
+    weights = read_weights(checkpoint)
+    labels = weights.card.get("labels")
+    if "action" not in weights.heads or not isinstance(labels, list):
+        raise UserError(f"{checkpoint} has no action head with named labels: give a checkpoint of tspbench pretrain.")
+    weight, bias = (weights.heads["action"][part].numpy() for part in ("weight", "bias"))
+    scores = {video: mean_clip_probabilities(features.rows(video), weight, bias) for video in sorted(features.videos)}
+    return ClassScores(tuple(map(str, labels)), scores)
+
+
+@torch.inference_mode()
+def _extract_group(
+    module: AnyEncoder,
+    group: Mapping[str, Path],
+    how: Extraction,
+    unreadable: dict[str, UserError],
+    report: Callable[[int], None],
+) -> dict[str, VideoFeatures]:
+    """Return the features of a few videos; those that cannot be read go to ``unreadable``."""
+    rows: dict[str, list[Rows]] = {name: [] for name in group}
+    order = {name: k for k, name in enumerate(group)}
+    device = torch.device(how.device)
+    with decoding(group, module.preprocessing, how.decoders) as decoded:
+        for batch in clip_batches(decoded, module.preprocessing, how.stride_frames, how.batch_size, device, unreadable):
+            with torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
+                features = module(batch.clips).float().cpu().numpy()
+            first = 0
+            for name, count in batch.owners:
+                rows[name].append(features[first : first + count])
+                first += count
+            report(order[batch.owners[-1][0]])
+    return {
+        name: VideoFeatures(np.concatenate(rows[name]), decoded[name].duration, decoded[name].decoder)
+        for name in group
+        if name not in unreadable
+    }
+
+
+def _stamp(path: Path) -> list[object]:
+    """Return what tells whether a video was exchanged since its part was written."""
+    if not path.is_file():
+        return [str(path)]
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
+def _failed(skipped: Mapping[str, str], total: int, folder: Path) -> UserError:
+    first = next(iter(skipped.values()))
+    if len(skipped) == total == 1:
+        return UserError(first)
+    kept = f"; the features of the other {total - len(skipped)} are kept in {folder}" if len(skipped) < total else ""
+    return UserError(
+        f"{len(skipped)} of {total} videos cannot be read{kept}: mend or remove them and run the same command again, "
+        f"or add --skip-unreadable; the first says: {first}"
+    )

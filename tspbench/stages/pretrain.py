@@ -1,0 +1,262 @@
+"""Videos → encoder checkpoint, by one of the pretraining methods."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from tspbench.batches import VALIDATION, ClipBatches, ClipDataset, ClipReader
+from tspbench.config import Settings, choose
+from tspbench.datasets import Dataset, find_videos
+from tspbench.encoders import AnyEncoder
+from tspbench.errors import UserError
+from tspbench.fit import FitSettings, History, Job, fit
+from tspbench.pretraining import METHODS
+from tspbench.pretraining.contract import HeadOptions, accuracies, count_correct
+from tspbench.pretraining.segments import LabelledSegment, cut_segments, label_counts
+from tspbench.progress import Advance, say
+from tspbench.storage.annotations import Annotations, read_annotations
+from tspbench.storage.checkpoints import Weights, write_weights
+from tspbench.storage.features import FeatureFiles, read_vectors
+from tspbench.storage.video import scan_video
+
+ENCODER_FILE: Final = "encoder.safetensors"
+
+# The published recipe for ActivityNet (FACTS 1.3: TSP train/opts.py, train.py), rates as they act on two GPUs.
+PUBLISHED_FIT: Final = FitSettings(
+    epochs=8,
+    batch_size=64,
+    optimizer="sgd",
+    learning_rates={"stem": 0.0, "backbone": 2e-4, "heads": 4e-3},
+    weight_decay=0.005,
+    warmup_epochs=2,
+    warmup_factor=1e-5,
+    milestones=(4, 6),
+    gamma=0.01,
+    select="best",
+)
+
+
+class PretrainSettings(Settings):
+    """How an encoder is pretrained.
+
+    Args:
+        method: key of `METHODS`.
+        heads: which of the method's heads are trained; all when empty (single heads are the paper's ablation).
+        gvf: how a video's clip features become its global feature; "none": the region head sees the clip alone.
+        loss_weights: head → factor of its loss; 1 for those not named.
+        clips_per_segment: clips drawn from each action an epoch.
+        shortest_gap_clips: background shorter than so many clips is left out (FACTS 10.2: 5 on ActivityNet, 1 on
+            THUMOS14).
+        fit: training.
+    """
+
+    method: str
+    heads: tuple[str, ...] = Field((), strict=False)
+    gvf: Literal["max", "avg", "none"] = "max"
+    loss_weights: dict[str, float] = Field(default_factory=dict)
+    clips_per_segment: int = Field(5, ge=1)
+    shortest_gap_clips: float = Field(5.0, gt=0)
+    fit: FitSettings = PUBLISHED_FIT
+
+    def needs_gvf(self) -> bool:
+        """Whether training asks for global video features."""
+        return METHODS[choose("method", self.method, METHODS)].wants_background and self.gvf != "none"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an encoder is to learn: segments to draw clips from, and everything they refer to.
+
+    Args:
+        videos: video → file.
+        training: segments for training.
+        validation: segments for choosing the epoch.
+        labels: action classes in the order of their indices.
+        gvf: video → (D,) global feature, None where the method asks for none.
+    """
+
+    videos: Mapping[str, Path]
+    training: Sequence[LabelledSegment]
+    validation: Sequence[LabelledSegment]
+    labels: Sequence[str]
+    gvf: Mapping[str, NDArray[np.float32]] | None
+
+
+def pretrain(
+    name: str,
+    encoder: AnyEncoder,
+    lesson: Lesson,
+    settings: PretrainSettings,
+    *,
+    seed: int,
+    device: str,
+    folder: Path,
+    key: str,
+    advance: Advance,
+) -> dict[str, object]:
+    """Train ``encoder`` and write `ENCODER_FILE` into ``folder``; an interrupted run goes on where it was.
+
+    Args:
+        name: the encoder's name.
+        encoder: with its initial weights; trained in place.
+        lesson: what it learns.
+        settings: how.
+        seed: of heads and clips.
+        device: torch device.
+        folder: for the checkpoint and the training state.
+        key: fingerprint of the run; a state of another run is not taken up.
+        advance: told how many steps are done.
+
+    Returns:
+        Figures for the record: counts, accuracy of each head each epoch, which epoch was kept.
+    """
+    method = _build(encoder, lesson, settings, seed)
+    reader = ClipReader(lesson.videos, encoder.preprocessing)
+    torch_device = torch.device(device)
+
+    def batches(segments: Sequence[LabelledSegment]) -> ClipBatches:
+        gvf = lesson.gvf if settings.needs_gvf() else None
+        dataset = ClipDataset(reader, encoder.preprocessing, segments, gvf, settings.clips_per_segment, seed)
+        return ClipBatches(dataset, settings.fit.batch_size, torch_device, settings.fit.workers)
+
+    training, validation = batches(lesson.training), batches(lesson.validation)
+
+    def loss(model: nn.Module, batch: Any, _epoch: int, _step: int) -> dict[str, Tensor]:
+        clips, labels = batch
+        return method.loss(model(clips, labels), labels)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        scored = ((model(clips, labels), labels) for clips, labels in validation.epoch(VALIDATION))
+        return accuracies(count_correct(logits, labels) for logits, labels in scored)
+
+    job = Job(
+        model=method,
+        groups=_groups(method, encoder.stem_prefix),
+        batches=training.epoch,
+        steps=training.steps(),
+        loss=loss,
+        validate=validate,
+        better="mean_accuracy",
+        fingerprint=key,
+    )
+    history = fit(job, settings.fit, device, folder, advance)
+    heads = {head: dict(layer.state_dict()) for head, layer in method.heads.items()}
+    card = {"method": settings.method, "labels": list(lesson.labels), "seed": seed, "fingerprint": key}
+    write_weights(folder / ENCODER_FILE, Weights(name, dict(method.encoder.state_dict()), heads, card))
+    return _figures(lesson, history)
+
+
+def prepare_lesson(
+    dataset: Dataset, spec_seconds: float, settings: PretrainSettings, gvf: Mapping[str, NDArray[np.float32]] | None
+) -> Lesson:
+    """Cut a data set's videos into labelled segments.
+
+    Args:
+        dataset: with the splits "training" and "validation".
+        spec_seconds: length of a clip.
+        settings: method and limits.
+        gvf: global features; every video must have one when the method asks for them.
+
+    Raises:
+        UserError: no video of a split is there, a split has no action, or a GVF is missing.
+    """
+    annotations = read_annotations(dataset.annotations)
+    files = find_videos(dataset.videos)
+    splits = {
+        role: _segments(dataset, role, annotations, files, spec_seconds, settings) for role in ("training", "validation")
+    }
+    needed = {segment.video for segments in splits.values() for segment in segments}
+    if gvf is not None and needed - set(gvf):
+        missing = sorted(needed - set(gvf))
+        raise UserError(
+            f"The global video features lack {len(missing)} of {len(needed)} videos, first {missing[0]!r}: extract "
+            "features of the initial encoder for all of them."
+        )
+    videos = {name: files[name] for name in sorted(needed)}
+    return Lesson(videos, splits["training"], splits["validation"], annotations.labels, gvf)
+
+
+def global_features(paths: Iterable[Path], pooling: str) -> dict[str, NDArray[np.float32]]:
+    """Pool the frozen initial encoder's clip features over each whole video (FACTS 1.2).
+
+    Args:
+        paths: H5 files of (T, D) features, or one file of (D,) vectors such as the released GVF.
+        pooling: "max" or "avg".
+    """
+    files = FeatureFiles(paths)
+    if files.is_vectors():
+        return read_vectors(files.paths[0])
+    pool = np.max if pooling == "max" else np.mean
+    return {video: pool(files.rows(video), axis=0) for video in sorted(files.videos)}
+
+
+def _build(encoder: AnyEncoder, lesson: Lesson, settings: PretrainSettings, seed: int) -> Any:
+    kind = METHODS[choose("method", settings.method, METHODS)]
+    heads = tuple(choose(f"head of {settings.method}", head, kind.all_heads) for head in settings.heads)
+    gvf_dim = len(next(iter(lesson.gvf.values()))) if lesson.gvf and settings.needs_gvf() else 0
+    options = HeadOptions(
+        encoder.feature_dim, len(lesson.labels), heads or kind.all_heads, gvf_dim, settings.loss_weights
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind(encoder, options)
+
+
+def _groups(method: nn.Module, stem_prefix: str) -> dict[str, list[nn.Parameter]]:
+    groups: dict[str, list[nn.Parameter]] = {"stem": [], "backbone": [], "heads": []}
+    for name, parameter in method.named_parameters():
+        stem = name.startswith(f"encoder.{stem_prefix}")
+        groups["heads" if name.startswith("heads.") else "stem" if stem else "backbone"].append(parameter)
+    return groups
+
+
+def _segments(
+    dataset: Dataset,
+    role: str,
+    annotations: Annotations,
+    files: Mapping[str, Path],
+    clip_seconds: float,
+    settings: PretrainSettings,
+) -> list[LabelledSegment]:
+    """Return the segments of one split; videos that are not there are counted aloud and left out."""
+    index = {label: k for k, label in enumerate(annotations.labels)}
+    videos = annotations.subset(dataset.subset(role))
+    there = [video for video in videos if video.name in files]
+    if len(there) < len(videos):
+        gone = next(video.name for video in videos if video.name not in files)
+        say(f"{dataset.name}: {len(videos) - len(there)} of {len(videos)} {role} videos are not there (first: {gone}).")
+    found: list[LabelledSegment] = []
+    for video in there:
+        duration = video.duration_seconds or scan_video(files[video.name]).duration
+        found += cut_segments(
+            video.name,
+            duration,
+            video.segments,
+            [index[label] for label in video.labels],
+            clip_seconds,
+            settings.shortest_gap_clips * clip_seconds,
+        )
+    if not METHODS[settings.method].wants_background:
+        found = [segment for segment in found if not segment.region]
+    if not label_counts(found)["foreground"]:
+        raise UserError(
+            f"{dataset.annotations}, subset {dataset.subset(role)!r}: expected actions of at least {clip_seconds:.2f} s "
+            f"in videos of {dataset.videos}, found none: check the video names and the splits."
+        )
+    return found
+
+
+def _figures(lesson: Lesson, history: History) -> dict[str, object]:
+    return {
+        "training_segments": label_counts(lesson.training),
+        "validation_segments": label_counts(lesson.validation),
+        "epochs": history.epochs,
+        "kept_epoch": history.kept_epoch,
+    }
