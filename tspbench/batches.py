@@ -1,5 +1,6 @@
 """Batches: clips with labels for encoders, resampled features with segments for localizers."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ CACHE_BYTES: Final = 1 << 30
 VALIDATION: Final = -1  # the "epoch" in which clips are evenly spaced instead of drawn
 
 Key = tuple[int, int, int]  # epoch, place in the epoch, segment
+Sample = tuple[Tensor, Tensor, Tensor, Tensor]  # clip, action, region, GVF
 Batch = tuple[Tensor, ClipLabels]
 
 
@@ -52,7 +54,7 @@ class ClipReader:
         return self._whole[video][places]
 
 
-class ClipDataset(Dataset[Batch]):
+class ClipDataset(Dataset[Sample]):
     """Clips drawn from labelled segments; a clip follows from (seed, epoch, place) alone, whichever worker reads it."""
 
     def __init__(
@@ -69,7 +71,7 @@ class ClipDataset(Dataset[Batch]):
         self.seed = seed
         self._reader, self._spec, self._gvf = reader, spec, gvf
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __getitem__(self, key: Key) -> Sample:
         """Return one clip (3, F, crop, crop), its action, its region and its video's GVF (empty when there is none)."""
         epoch, place, index = key
         segment = self.segments[index]
@@ -101,7 +103,7 @@ class _Keys(Sampler[list[Key]]):
             yield [(self.epoch, first + k, int(index)) for k, index in enumerate(chosen)]
 
     def __len__(self) -> int:
-        return -(-len(self._order()) // self._batch_size)
+        return math.ceil(len(self._order()) / self._batch_size)
 
     def _order(self) -> NDArray[np.int64]:
         segments, clips = self._dataset.segments, self._dataset.clips_per_segment
@@ -124,9 +126,13 @@ class ClipBatches:
         self._keys = _Keys(dataset, batch_size)
         self._device = device
         # Workers are spawned, never forked: decoders that were used before a fork deadlock behind it.
-        context = {"multiprocessing_context": "spawn", "persistent_workers": True} if workers else {}
-        self._loader: DataLoader[Batch] = DataLoader(
-            dataset, batch_sampler=self._keys, num_workers=workers, pin_memory=device.type == "cuda", **context
+        self._loader: DataLoader[Sample] = DataLoader(
+            dataset,
+            batch_sampler=self._keys,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            multiprocessing_context="spawn" if workers else None,
+            persistent_workers=workers > 0,
         )
 
     def epoch(self, epoch: int) -> Iterator[Batch]:

@@ -36,7 +36,7 @@ def clip_count(frames: int, clip_frames: int, stride_frames: int) -> int:
 
 def clip_centres(count: int, clip_frames: int, stride_frames: int, frame_rate: float) -> NDArray[np.float64]:
     """Return the (count,) instants in seconds at the middle of each clip [k * stride, k * stride + clip_frames)."""
-    return (np.arange(count) * stride_frames + clip_frames / 2) / frame_rate
+    return np.arange(count, dtype=np.float64) * (stride_frames / frame_rate) + clip_frames / 2 / frame_rate
 
 
 def segment_clip_starts(
@@ -53,7 +53,7 @@ def segment_clip_starts(
     """
     last = max(start, end - clip_seconds)
     if rng is None:
-        return np.linspace(start, last, clips)
+        return np.linspace(start, last, clips, dtype=np.float64)
     return rng.uniform(start, last, clips)
 
 

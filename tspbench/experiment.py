@@ -10,7 +10,7 @@ import numpy as np
 from tspbench.datasets import CARD, DATASETS, Dataset, find_videos, generate, open_dataset
 from tspbench.encoders import AnyEncoder, load_encoder, new_encoder
 from tspbench.progress import progress
-from tspbench.recipe import KINETICS, RANDOM, Recipe
+from tspbench.recipe import KINETICS, RANDOM, PretrainStage, Recipe
 from tspbench.report import ResultTable, write_table
 from tspbench.stages.evaluate import Evaluation, evaluate_tal, slug
 from tspbench.stages.extract import Extraction, TrainedEncoder, class_scores, extract
@@ -79,7 +79,7 @@ class Experiment:
         folder = self.out / "pretrain" / name
         dataset = self.dataset(stage.data)
         encoder, weights = self._encoder(stage.init)
-        gvf_file = self._extracted(stage.init, stage.data) if stage.needs_gvf() else None
+        gvf_file = self._gvf_file(stage) if stage.needs_gvf() else None
         inputs = {
             "annotations": hash_file(dataset.annotations),
             "videos": hash_videos(find_videos(dataset.videos)),
@@ -111,6 +111,11 @@ class Experiment:
         """Return the target set's features of an encoder, or random ones, made when absent."""
         return self._random_features() if source == RANDOM else self._extracted(source, self.recipe.target)
 
+    def _gvf_file(self, stage: PretrainStage) -> Path:
+        if stage.gvf_features is not None:
+            return Path(stage.gvf_features)
+        return self._extracted(stage.init, stage.data)
+
     def _encoder(self, source: str) -> tuple[AnyEncoder, str]:
         """Return an encoder and what identifies its weights."""
         if source == RANDOM:
@@ -130,9 +135,7 @@ class Experiment:
         settings = {**self.recipe.extract.model_dump(), "encoder": self.recipe.encoder, "device": self.device}
 
         def work(_key: str) -> Mapping[str, object]:
-            how = Extraction(
-                self.recipe.extract.stride_frames, self.recipe.extract.batch_size, self.device
-            )
+            how = Extraction(self.recipe.extract.stride_frames, self.recipe.extract.batch_size, self.device)
             trained = TrainedEncoder(encoder, self.recipe.encoder, weights)
             with progress(f"extract {folder.name}") as advance:
                 extract(trained, videos, folder / FEATURES_FILE, how, advance)
@@ -178,3 +181,28 @@ class Experiment:
         inputs = {"features": hash_file(features), "head": hash_file(checkpoint)}
         run_stage("class scores", folder, {}, inputs, [CLASS_SCORES_FILE], work)
         return folder / CLASS_SCORES_FILE
+
+
+def planned_stages(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return what a recipe does: (stage, folder below the run's), in order."""
+    planned = [("generate", f"data/{key}") for key, source in recipe.data.items() if source in DATASETS]
+    extracted: list[str] = []
+
+    def plan_features(source: str) -> None:
+        if source not in extracted:
+            extracted.append(source)
+            name = source if source in (*recipe.pretrain, KINETICS, RANDOM) else slug(source)
+            planned.append(("random features" if source == RANDOM else "extract", f"features/{name}"))
+
+    for name, stage in recipe.pretrain.items():
+        if stage.needs_gvf() and stage.gvf_features is None and stage.data == recipe.target:
+            plan_features(stage.init)
+        planned.append(("pretrain", f"pretrain/{name}"))
+    if recipe.class_scores_from:
+        plan_features(recipe.class_scores_from)
+        planned.append(("class scores", "class_scores"))
+    for row in sorted(recipe.rows, key=lambda row: row.features == RANDOM):
+        plan_features(row.features)
+    for row in recipe.rows:
+        planned += [(verb, f"rows/{slug(row.name)}/{verb}") for verb in ("train", "predict", "score")]
+    return planned

@@ -143,11 +143,11 @@ def _optimizer(job: Job, settings: FitSettings) -> torch.optim.Optimizer:
         for name, parameters in job.groups.items()
     ]
     if settings.optimizer == "adam":
-        return torch.optim.Adam(groups, weight_decay=settings.weight_decay)
+        return torch.optim.Adam(groups, weight_decay=settings.weight_decay, fused=True)
     return torch.optim.SGD(groups, momentum=0.9, weight_decay=settings.weight_decay)
 
 
-def _train_epoch(  # noqa: PLR0917
+def _train_epoch(
     accelerator: Accelerator,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -1,6 +1,8 @@
 """What a recipe says: data sets, pretrainings, extraction, localizer, rows."""
 
-from collections.abc import Sequence
+import copy
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,10 +30,12 @@ class PretrainStage(PretrainSettings):
         data: key of the recipe's ``data``.
         init: the encoder it starts from: "random", "kinetics" (torchvision's weights), another pretraining, or a
             weight file.
+        gvf_features: H5 file of the initial encoder's features or of global features; extracted when not given.
     """
 
     data: str
     init: str
+    gvf_features: str | None = None
 
 
 class ExtractSettings(Settings):
@@ -79,7 +83,7 @@ class Recipe(Settings):
     extract: ExtractSettings = ExtractSettings()
     class_scores_from: str | None = None
     localizer: LocalizerSettings = LocalizerSettings()
-    rows: tuple[RowSettings, ...] = Field(strict=False)
+    rows: tuple[RowSettings, ...] = Field(default=(), strict=False)
 
 
 def read_recipe(name_or_path: str, changes: Sequence[str]) -> Recipe:
@@ -93,38 +97,45 @@ def read_recipe(name_or_path: str, changes: Sequence[str]) -> Recipe:
         shipped = {file.stem: file for file in SHIPPED.glob("*.toml")}
         path = shipped[choose("recipe, nor a file", name_or_path, shipped)]
     content = read_toml(path)
-    for change in changes:
-        _apply(content, change)
-    recipe = validated(Recipe, content, str(path))
-    _check_names(recipe, str(path))
+    recipe = validated(Recipe, applied(content, changes), str(path))
+    check_names(recipe, str(path))
     return recipe
 
 
-def _apply(content: dict[str, Any], change: str) -> None:
-    """Set one dotted key; the value is read as TOML, and as a plain string where it is none."""
-    key, equals, text = change.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {change}: expected key=value, such as seed=1 or pretrain.tsp.fit.epochs=4.")
-    here = content
-    *path, last = key.strip().split(".")
-    for part in path:
-        here = here.setdefault(part, {})
-        if not isinstance(here, dict):
-            raise UserError(f"--set {change}: {part!r} is a value, not a table of settings.")
-    here[last] = _value(text.strip())
+def applied(content: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return ``content`` with dotted keys set; a value is read as TOML, and as a plain string where it is none.
+
+    Raises:
+        UserError: a change that is not key=value, or that goes through a value.
+    """
+    result = copy.deepcopy(dict(content))
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {change}: expected key=value, such as seed=1 or pretrain.tsp.fit.epochs=4.")
+        here = result
+        *path, last = key.strip().split(".")
+        for part in path:
+            here = here.setdefault(part, {})
+            if not isinstance(here, dict):
+                raise UserError(f"--set {change}: {part!r} is a value, not a table of settings.")
+        here[last] = _value(text.strip())
+    return result
 
 
 def _value(text: str) -> object:
-    import tomllib  # noqa: PLC0415 - standard library, needed for --set alone
-
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
 
-def _check_names(recipe: Recipe, where: str) -> None:
-    """Refuse references to nothing before any work is done."""
+def check_names(recipe: Recipe, where: str) -> None:
+    """Refuse references to nothing before any work is done.
+
+    Raises:
+        UserError: names the reference, what it could be, and ``where``.
+    """
     choose(f"encoder in {where}", recipe.encoder, ENCODERS)
     choose(f"data key ('target') in {where}", recipe.target, recipe.data)
     for key, data in recipe.data.items():

@@ -39,8 +39,8 @@ def result_table(folder: Path) -> ResultTable:
     if len(signatures) > 1:
         (first, row), (second, other) = list(signatures.items())[:2]
         raise UserError(
-            f"{folder}: the rows {row!r} ({first}) and {other!r} ({second}) cannot stand in one table: score them by one "
-            "protocol on one ground truth."
+            f"{folder}: the rows {row!r} ({first}) and {other!r} ({second}) cannot stand in one table: score them by "
+            "one protocol on one ground truth."
         )
     columns = _columns(next((record for record in records.values() if record), None))
     cells = [[name, *(_cell(record, key) for key in columns)] for name, record in records.items()]

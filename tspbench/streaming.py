@@ -123,7 +123,7 @@ def clip_windows(chunks: Iterator[Tensor], clip_frames: int, stride_frames: int)
         held, skip = frames[:, used:], skip + max(0, used - frames.shape[1])
 
 
-def clip_batches(  # noqa: PLR0917
+def clip_batches(
     decoded: Mapping[str, DecodedVideo],
     spec: Preprocessing,
     stride_frames: int,

@@ -41,4 +41,5 @@ class Timeline:
         low = np.minimum(places.astype(np.int64), max(0, len(rows) - 2))
         high = np.minimum(low + 1, len(rows) - 1)
         share = (places - low).astype(np.float32)[:, None]
-        return (1 - share) * rows[low] + share * rows[high]
+        resampled: NDArray[np.float32] = (1 - share) * rows[low] + share * rows[high]
+        return resampled

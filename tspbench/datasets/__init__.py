@@ -45,6 +45,7 @@ class Dataset:
     """A data set on disk."""
 
     name: str
+    folder: Path
     annotations: Path
     videos: Path
     protocol: str
@@ -59,7 +60,7 @@ class Dataset:
         return self.splits[choose(f"split of {self.name}", role, self.splits)]
 
 
-def open_dataset(name_or_folder: str, seed: int = 0, report: Report = lambda done, total: None) -> Dataset:
+def open_dataset(name_or_folder: str, seed: int = 0, report: Report | None = None) -> Dataset:
     """Return the data set of a folder that holds a ``dataset.toml``, or one of `DATASETS`, written when absent.
 
     Args:
@@ -76,16 +77,20 @@ def open_dataset(name_or_folder: str, seed: int = 0, report: Report = lambda don
             raise UserError(f"{folder} holds no {CARD}: add one (the README shows it), or name another folder.")
         choose("data set, nor a folder", name_or_folder, DATASETS)
         folder = Path("runs") / "data" / f"{name_or_folder}-seed{seed}"
-        generate(name_or_folder, folder, SyntheticSettings(), seed, report)
+        generate(name_or_folder, folder, SyntheticSettings(), seed, report or _silent)
     card = validated(DatasetCard, read_toml(folder / CARD), str(folder / CARD))
     choose(f"protocol in {folder / CARD}", card.protocol, PROTOCOLS)
-    return Dataset(card.name, folder / card.annotations, folder / card.videos, card.protocol, card.splits)
+    return Dataset(card.name, folder, folder / card.annotations, folder / card.videos, card.protocol, card.splits)
 
 
 def generate(name: str, folder: Path, settings: SyntheticSettings, seed: int, report: Report) -> None:
     """Write one of `DATASETS` into ``folder`` unless it is complete there already."""
     if not (folder / CARD).is_file():
         DATASETS[choose("data set", name, DATASETS)](folder, settings, seed, report)
+
+
+def _silent(_done: int, _total: int) -> None:
+    pass
 
 
 def find_videos(folder: Path) -> dict[str, Path]:

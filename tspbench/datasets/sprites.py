@@ -1,12 +1,13 @@
 """Moving sprites: frames in which appearance tells the class and only motion tells an action from its background."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 
 FADE_FRAMES: Final = 3  # an action's amplitude rises and falls over this many frames, inside its segment
 WOBBLE_PIXELS: Final = 4.0  # how far the background wanders
@@ -50,7 +51,7 @@ def _cross(u: Floats, v: Floats) -> Floats:
 
 
 # Signed distance to the outline (negative inside), of points (u, v) measured in radii from the sprite's centre.
-SHAPES: Final = {
+SHAPES: Final[dict[str, Callable[[Floats, Floats], Floats]]] = {
     "disc": lambda u, v: np.hypot(u, v) - 0.95,
     "square": lambda u, v: np.maximum(np.abs(u), np.abs(v)) - 0.8,
     "triangle": _triangle,
@@ -64,7 +65,7 @@ SHAPES: Final = {
 }
 
 # Offset (x and y in pixels) and relative change of size of a sprite at a phase of its motion.
-MOTIONS: Final = {
+MOTIONS: Final[dict[str, Callable[[Floats], tuple[Floats, Floats, Floats]]]] = {
     "bounces": lambda p: (0 * p, 3.0 - 7.0 * np.abs(np.sin(0.5 * p)), 0 * p),
     "shakes": lambda p: (4.5 * np.sin(p), 0 * p, 0 * p),
     "circles": lambda p: (4.0 * np.cos(p), 4.0 * np.sin(p), 0 * p),
@@ -155,7 +156,7 @@ def _slow_wave(seconds: NDArray[np.float64], rng: np.random.Generator) -> Floats
     """Return a smooth curve in [-1, 1] with periods of 6 s and longer."""
     periods, phases = rng.uniform(6.0, 14.0, 2), rng.uniform(0, 2 * np.pi, 2)
     waves = np.sin(2 * np.pi * seconds[:, None] / periods + phases)
-    return waves.mean(axis=1).astype(np.float32)
+    return np.asarray(waves.mean(axis=1), dtype=np.float32)
 
 
 def _enlarge(coarse: Floats, size: int) -> Floats:
@@ -164,7 +165,7 @@ def _enlarge(coarse: Floats, size: int) -> Floats:
     places = np.linspace(0, cells - 1.001, size)
     low, part = places.astype(int), (places % 1).astype(np.float32)
     rows = coarse[low] * (1 - part)[:, None, None] + coarse[low + 1] * part[:, None, None]
-    return rows[:, low] * (1 - part)[None, :, None] + rows[:, low + 1] * part[None, :, None]
+    return np.asarray(rows[:, low] * (1 - part)[None, :, None] + rows[:, low + 1] * part[None, :, None])
 
 
 def _colour(hue: float, saturation: float, value: float) -> Floats:

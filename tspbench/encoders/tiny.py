@@ -35,9 +35,7 @@ def _stage(channels_in: int, channels_out: int, frame_stride: int) -> nn.Sequent
         nn.Conv3d(channels_in, channels_out, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False),
         nn.BatchNorm3d(channels_out),
         nn.ReLU(inplace=True),
-        nn.Conv3d(
-            channels_out, channels_out, (3, 1, 1), stride=(frame_stride, 1, 1), padding=(1, 0, 0), bias=False
-        ),
+        nn.Conv3d(channels_out, channels_out, (3, 1, 1), stride=(frame_stride, 1, 1), padding=(1, 0, 0), bias=False),
         nn.BatchNorm3d(channels_out),
         nn.ReLU(inplace=True),
     )

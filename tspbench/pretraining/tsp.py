@@ -45,9 +45,7 @@ class Tsp(nn.Module):
         parts = {}
         if "action" in logits:
             # A batch without a foreground clip has the action loss 0, not 0 / 0.
-            summed = F.cross_entropy(
-                logits["action"].float(), labels.action, ignore_index=BACKGROUND, reduction="sum"
-            )
+            summed = F.cross_entropy(logits["action"].float(), labels.action, ignore_index=BACKGROUND, reduction="sum")
             parts["action"] = summed / (labels.action != BACKGROUND).sum().clamp(min=1)
         if "region" in logits:
             parts["region"] = F.cross_entropy(logits["region"].float(), labels.region)

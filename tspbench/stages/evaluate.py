@@ -178,7 +178,6 @@ def _with_features(videos: Sequence[VideoAnnotations], files: FeatureFiles, role
         )
     if len(there) < len(videos):
         gone = next(video.name for video in videos if video.name not in files.videos)
-        say(f"{files.paths[0]}: no features of {len(videos) - len(there)} of {len(videos)} {role} videos (first: {gone}).")
+        missing = len(videos) - len(there)
+        say(f"{files.paths[0]}: no features of {missing} of {len(videos)} {role} videos (first: {gone}).")
     return there
-
-

@@ -15,6 +15,7 @@ from tspbench.storage.checkpoints import read_weights
 from tspbench.storage.class_scores import ClassScores
 from tspbench.storage.features import FeatureFiles, RowMeaning, Rows, VideoFeatures, assemble, write_part
 from tspbench.storage.hashes import hash_data
+from tspbench.storage.video import scan_video
 from tspbench.streaming import clip_batches, decoding
 from tspbench.video_labels import mean_clip_probabilities
 
@@ -82,7 +83,7 @@ def extract(
         precision=how.precision,
     )
     folder = out.with_name(f"{out.name}.parts")
-    module = encoder.module.to(device=how.device, memory_format=torch.channels_last_3d).eval()
+    module = encoder.module.to(how.device).to(memory_format=torch.channels_last_3d).eval()
     unreadable: dict[str, UserError] = {}
     parts: list[Path] = []
     names = sorted(videos)
@@ -92,9 +93,8 @@ def extract(
         key = hash_data([asdict(meaning), how.batch_size, [[name, *_stamp(path)] for name, path in group.items()]])
         part = folder / f"{key[:32]}.h5"
         if not part.exists():
-            features = _extract_group(
-                module, group, how, unreadable, lambda n, base=first: advance(base + n, len(names))
-            )
+            report = _from(first, len(names), advance)
+            features = _extract_group(module, group, how, unreadable, report)
             if any(name in unreadable for name in group):
                 # Never taken for done: the unreadable ones are tried again next time, beside what was computed.
                 part = part.with_suffix(".partial.h5")
@@ -109,6 +109,15 @@ def extract(
         part.unlink()
     folder.rmdir()
     return skipped
+
+
+def check_readable(path: Path) -> None:
+    """Find out early, before weights are fetched and loaded, whether a video can be read at all.
+
+    Raises:
+        UserError: it cannot.
+    """
+    scan_video(path)
 
 
 def class_scores(features: FeatureFiles, checkpoint: Path) -> ClassScores:
@@ -156,6 +165,11 @@ def _extract_group(
         for name in group
         if name not in unreadable
     }
+
+
+def _from(first: int, total: int, advance: Advance) -> Callable[[int], None]:
+    """Return a report of progress inside a part whose first video is number ``first``."""
+    return lambda done: advance(first + done, total)
 
 
 def _stamp(path: Path) -> list[object]:

@@ -130,7 +130,8 @@ def pretrain(
 
     def loss(model: nn.Module, batch: Any, _epoch: int, _step: int) -> dict[str, Tensor]:
         clips, labels = batch
-        return method.loss(model(clips, labels), labels)
+        losses: dict[str, Tensor] = method.loss(model(clips, labels), labels)
+        return losses
 
     def validate(model: nn.Module) -> dict[str, float]:
         scored = ((model(clips, labels), labels) for clips, labels in validation.epoch(VALIDATION))
@@ -170,7 +171,8 @@ def prepare_lesson(
     annotations = read_annotations(dataset.annotations)
     files = find_videos(dataset.videos)
     splits = {
-        role: _segments(dataset, role, annotations, files, spec_seconds, settings) for role in ("training", "validation")
+        role: _segments(dataset, role, annotations, files, spec_seconds, settings)
+        for role in ("training", "validation")
     }
     needed = {segment.video for segments in splits.values() for segment in segments}
     if gvf is not None and needed - set(gvf):
@@ -247,7 +249,7 @@ def _segments(
         found = [segment for segment in found if not segment.region]
     if not label_counts(found)["foreground"]:
         raise UserError(
-            f"{dataset.annotations}, subset {dataset.subset(role)!r}: expected actions of at least {clip_seconds:.2f} s "
+            f"{dataset.annotations}, subset {dataset.subset(role)!r}: expected actions of {clip_seconds:.2f} s or more "
             f"in videos of {dataset.videos}, found none: check the video names and the splits."
         )
     return found

@@ -1,5 +1,6 @@
 """Features → trained localizer."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -87,7 +88,7 @@ def train_localizer(
         Figures for the record.
     """
     torch_device = torch.device(device)
-    steps = -(-len(videos) // settings.fit.batch_size)
+    steps = math.ceil(len(videos) / settings.fit.batch_size)
 
     def loss(forward: nn.Module, batch: FeatureBatch, epoch: int, step: int) -> Mapping[str, Tensor]:
         targets = model.targets(batch.segments, batch.labels)

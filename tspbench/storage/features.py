@@ -162,7 +162,7 @@ class FeatureFiles:
         """
         attributes = self._file(video).attrs
         if "stride_frames" not in attributes:
-            return (np.arange(count) + 0.5) * (duration / count)
+            return (np.arange(count, dtype=np.float64) + 0.5) * (duration / count)
         return clip_centres(
             count, int(attributes["clip_frames"]), int(attributes["stride_frames"]), float(attributes["frame_rate"])
         )

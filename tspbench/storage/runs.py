@@ -58,6 +58,8 @@ def read_run(folder: Path) -> Run:
         rows = [Row(**row) for row in content["rows"]]
         return Run(content["task"], content["title"], rows, content["facts"], content["notes"])
     except OSError as error:
-        raise UserError(f"{folder} is not a run (it has no {MANIFEST}): give the --out of run, demo or evaluate.") from error
+        raise UserError(
+            f"{folder} is not a run (it has no {MANIFEST}): give the --out of run, demo or evaluate."
+        ) from error
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a run's manifest ({error}): run the experiment again.") from error

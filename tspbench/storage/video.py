@@ -52,7 +52,9 @@ class VideoInfo:
 class FrameReader(Protocol):
     """Reads frames of one open file. Not for use by several threads or after a fork: open one in each worker."""
 
-    decoder: str
+    @property
+    def decoder(self) -> str:
+        """Name of the library that decodes, for the record."""
 
     def read(self, indices: NDArray[np.int64]) -> Frames:
         """Return the frames at ascending ``indices`` as (n, H, W, 3) uint8 RGB, upright."""

@@ -1,0 +1,271 @@
+"""Every command; each body is one call."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tspbench import __version__
+from tspbench.cli_options import (
+    Changes,
+    DatasetName,
+    Device,
+    EncoderName,
+    Kind,
+    Out,
+    Precision,
+    Seed,
+    TaskName,
+)
+from tspbench.errors import UserError
+
+# ruff: noqa: PLC0415 - `--help` of any command must not load torch: each command imports what it needs
+
+
+class _Group(TyperGroup):
+    """Turns a user's mistake into one sentence on stderr and exit code 2, and Ctrl-C into 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            print("Interrupted: the same command goes on from here.", file=sys.stderr)
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Does this way of pretraining a video encoder give better features for finding things in time?",
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    # Threads that wait by spinning slow each other down many times over as soon as another program wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo"), changes: Changes = None, device: Device = "auto") -> None:
+    """Run the whole benchmark on generated videos, ending with the table.
+
+    Example: tspbench demo --out runs/demo-seed1 --set seed=1
+    """
+    from tspbench.verbs import run_recipe
+
+    run_recipe("demo", out, changes or [], device)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a TOML file.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default runs/NAME.")] = None,
+    changes: Changes = None,
+    device: Device = "auto",
+) -> None:
+    """Run a whole experiment; what is finished is skipped.
+
+    Example: tspbench run smoke --out runs/smoke
+    """
+    from tspbench.verbs import run_recipe
+
+    run_recipe(recipe, out or Path("runs") / Path(recipe).stem, changes or [], device)
+
+
+@app.command()
+def check(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a TOML file.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default runs/NAME.")] = None,
+    changes: Changes = None,
+) -> None:
+    """Say what a recipe would do, and what is finished of it, without doing it.
+
+    Example: tspbench check demo
+    """
+    from tspbench.verbs import check_recipe
+
+    check_recipe(recipe, out or Path("runs") / Path(recipe).stem, changes or [])
+
+
+@app.command()
+def pretrain(
+    dataset: DatasetName,
+    method: Annotated[str, typer.Option("--method", help="tac or tsp; see `tspbench list methods`.")],
+    encoder: Annotated[str, typer.Option("--encoder", help="See `tspbench list encoders`.")],
+    out: Out,
+    init: Annotated[
+        str | None, typer.Option("--init", help="Initial weights: random, kinetics or a file; default: published ones.")
+    ] = None,
+    changes: Changes = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Pretrain an encoder on a data set's videos.
+
+    Example: tspbench pretrain --dataset my-videos --method tsp --encoder r2plus1d_18 --out runs/tsp
+    """
+    from tspbench.verbs import pretrain_encoder
+
+    pretrain_encoder(dataset, method, encoder, init, out, changes or [], seed, device)
+
+
+@app.command()
+def extract(
+    out: Annotated[Path, typer.Option("--out", help="H5 file to write.")],
+    encoder: EncoderName = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Weights: ours, released TSP, or a state dict.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="A folder with a dataset.toml, or synthetic.")
+    ] = None,
+    videos: Annotated[
+        list[Path] | None, typer.Option("--videos", help="A video or a folder of videos; repeatable.")
+    ] = None,
+    stride_frames: Annotated[
+        int | None, typer.Option("--stride-frames", min=1, help="Frames between clips; default: the clip's length.")
+    ] = None,
+    class_scores: Annotated[
+        Path | None, typer.Option("--class-scores", help="Also write the action head's scores of each video (JSON).")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave unreadable videos out, listed in the file.")
+    ] = False,
+    precision: Annotated[Precision, typer.Option("--precision", help="bf16 is faster on a GPU.")] = Precision.FP32,
+    device: Device = "auto",
+) -> None:
+    """Extract H5 features from videos.
+
+    Example: tspbench extract --checkpoint encoder.safetensors --videos clips/ --stride-frames 16 --out F.h5
+    """
+    from tspbench.verbs import extract_features
+
+    extract_features(
+        encoder,
+        checkpoint,
+        dataset,
+        videos or [],
+        out,
+        stride_frames=stride_frames,
+        class_scores_out=class_scores,
+        skip_unreadable=skip_unreadable,
+        precision=precision.value,
+        device=device,
+    )
+
+
+@app.command()
+def evaluate(
+    task: TaskName,
+    dataset: DatasetName,
+    features: Annotated[
+        list[str], typer.Option("--features", metavar="NAME=F.h5[,G.h5]", help="A row: name and H5 files; repeatable.")
+    ],
+    out: Out,
+    localizer: Annotated[str, typer.Option("--localizer", help="See `tspbench list localizers`.")] = "gtad",
+    class_scores: Annotated[
+        Path | None, typer.Option("--class-scores", help="Video-level class scores (JSON); none: class-agnostic.")
+    ] = None,
+    changes: Changes = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Train, predict and score a localizer on each feature set; one table.
+
+    Example: tspbench evaluate --task tal --dataset D --features tac=TAC.h5 --features tsp=TSP.h5 --out runs/table
+    """
+    from tspbench.verbs import evaluate_features
+
+    evaluate_features(
+        task.value,
+        dataset,
+        features,
+        out,
+        localizer=localizer,
+        class_scores=class_scores,
+        changes=changes or [],
+        seed=seed,
+        device=device,
+    )
+
+
+@app.command()
+def score(
+    task: TaskName,
+    predictions: Annotated[Path, typer.Option("--predictions", help="ActivityNet submission, .json or .json.gz.")],
+    ground_truth: Annotated[Path, typer.Option("--ground-truth", help="ActivityNet annotations, .json or .json.gz.")],
+    subset: Annotated[str, typer.Option("--subset", help="Subset to score on.")] = "validation",
+    protocol: Annotated[str, typer.Option("--protocol", help="See `tspbench list protocols`.")] = "activitynet",
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="List of the classes (JSON or text); default: the annotations'.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")] = None,
+) -> None:
+    """Score a prediction file; needs no torch.
+
+    Example: tspbench score --task tal --predictions P.json --ground-truth G.json --json score.json
+    """
+    from tspbench.verbs import score_predictions
+
+    score_predictions(task.value, predictions, ground_truth, subset, protocol, labels=labels, json_out=json)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+) -> None:
+    """Write a run's table again from its records, finished or not.
+
+    Example: tspbench report runs/demo
+    """
+    from tspbench.verbs import report_run
+
+    report_run(folder)
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List what there is of a kind.
+
+    Example: tspbench list encoders
+    """
+    from tspbench.verbs import list_kind
+
+    list_kind(kind.value)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine; each line that fails comes with the command that mends it.
+
+    Example: tspbench doctor
+    """
+    from tspbench.doctor import examine
+
+    raise typer.Exit(0 if examine() else 1)

@@ -1,0 +1,43 @@
+"""Options that several commands share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Task(StrEnum):
+    """What is scored."""
+
+    TAL = "tal"
+
+
+class Kind(StrEnum):
+    """What `tspbench list` lists."""
+
+    DATASETS = "datasets"
+    ENCODERS = "encoders"
+    METHODS = "methods"
+    LOCALIZERS = "localizers"
+    PROTOCOLS = "protocols"
+    RECIPES = "recipes"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the forward pass."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for everything that comes out; the same folder resumes.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, … or auto: a GPU where there is one.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as seed=1 or fit.epochs=4; repeatable."),
+]
+DatasetName = Annotated[str, typer.Option("--dataset", help="A folder with a dataset.toml, or synthetic.")]
+TaskName = Annotated[Task, typer.Option("--task", help="What is scored: tal is temporal action localization.")]
+EncoderName = Annotated[str | None, typer.Option("--encoder", help="See `tspbench list encoders`.")]

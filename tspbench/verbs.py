@@ -1,0 +1,244 @@
+"""The commands as functions: from names and paths to stages, and what they print."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from tspbench.config import validated
+from tspbench.errors import UserError
+from tspbench.progress import progress, say
+
+# ruff: noqa: PLC0415 - `score`, `report` and `list` must not wait for torch, which the others load
+DEMO: Final = "demo"
+
+
+def run_recipe(recipe: str, out: Path, changes: Sequence[str], device: str) -> None:
+    """Run a recipe in ``out`` and print its table."""
+    from tspbench.device import choose_device
+    from tspbench.experiment import Experiment
+    from tspbench.recipe import read_recipe
+    from tspbench.report import TABLE_FILE, terminal
+
+    table = Experiment(read_recipe(recipe, changes), out, choose_device(device)).run()
+    Console().print(terminal(table))
+    say(f"Table: {out / TABLE_FILE}; records, features and predictions are in {out}.")
+
+
+def check_recipe(recipe: str, out: Path, changes: Sequence[str]) -> None:
+    """Print the stages of a recipe and which of them are finished in ``out``."""
+    from tspbench.experiment import planned_stages
+    from tspbench.recipe import read_recipe
+
+    resolved = read_recipe(recipe, changes)
+    table = Table(title=f"{resolved.name}, in {out}")
+    for head in ("stage", "folder", "state"):
+        table.add_column(head)
+    for stage, folder in planned_stages(resolved):
+        table.add_row(stage, folder, "has a record" if (out / folder / "record.json").is_file() else "to be run")
+    Console().print(table)
+    say("A stage with a record is run again only if its settings or inputs have changed.")
+
+
+def pretrain_encoder(
+    dataset: str, method: str, encoder: str, init: str | None, out: Path, changes: Sequence[str], seed: int, device: str
+) -> None:
+    """Pretrain an encoder and print where its checkpoint is."""
+    from tspbench.config import choose
+    from tspbench.device import choose_device
+    from tspbench.encoders import ENCODERS
+    from tspbench.experiment import Experiment
+    from tspbench.pretraining import METHODS
+    from tspbench.recipe import KINETICS, RANDOM, PretrainStage, Recipe, applied, check_names, read_recipe
+
+    choose("method", method, METHODS)
+    kind = ENCODERS[choose("encoder", encoder, ENCODERS)]
+    # Published recipes are for published encoders; the tiny one has the demo's.
+    base: dict[str, Any] = {"method": method}
+    if encoder == "tiny":
+        base = read_recipe(DEMO, []).pretrain[method].model_dump(mode="json")
+    initial = init or (KINETICS if kind.torchvision_weights else RANDOM)
+    if initial == RANDOM and init is None and encoder != "tiny":
+        raise UserError(f"There are no published weights of {encoder} to start from: give --init random or a file.")
+    stage = validated(
+        PretrainStage, applied({**base, "data": "target", "init": initial}, changes), "the settings of pretrain"
+    )
+    folder = _open(dataset, seed).folder
+    recipe = Recipe(
+        name="pretrain", title="", encoder=encoder, seed=seed, data={"target": str(folder)}, pretrain={method: stage}
+    )
+    check_names(recipe, "the command")
+    say(f"Encoder: {Experiment(recipe, out, choose_device(device)).checkpoint(method)}")
+
+
+def extract_features(
+    encoder: str | None,
+    checkpoint: Path | None,
+    dataset: str | None,
+    videos: Sequence[Path],
+    out: Path,
+    *,
+    stride_frames: int | None,
+    class_scores_out: Path | None,
+    skip_unreadable: bool,
+    precision: str,
+    device: str,
+) -> None:
+    """Extract the features of a data set's videos, of a folder's, or of single ones."""
+    from tspbench.config import choose
+    from tspbench.device import choose_device
+    from tspbench.encoders import ENCODERS, load_encoder
+    from tspbench.stages.extract import Extraction, TrainedEncoder, check_readable, class_scores, extract
+    from tspbench.storage.class_scores import write_class_scores
+    from tspbench.storage.features import FeatureFiles
+    from tspbench.storage.hashes import hash_file
+
+    if encoder is not None:
+        choose("encoder", encoder, ENCODERS)
+    files = _videos(dataset, videos)
+    if not skip_unreadable:
+        check_readable(next(iter(files.values())))
+    module, weights = load_encoder(encoder, checkpoint)
+    source = str(weights.card["source"]) if checkpoint is None else hash_file(checkpoint)
+    how = Extraction(
+        stride_frames=stride_frames or module.preprocessing.clip_frames,
+        device=choose_device(device),
+        precision=precision,
+        skip_unreadable=skip_unreadable,
+    )
+    with progress("extract") as advance:
+        skipped = extract(TrainedEncoder(module, encoder or str(weights.encoder), source), files, out, how, advance)
+    if class_scores_out is not None and checkpoint is not None:
+        write_class_scores(class_scores_out, class_scores(FeatureFiles([out]), checkpoint))
+    for reason in skipped.values():
+        say(f"Left out: {reason}")
+    say(f"Features of {len(files) - len(skipped)} of {len(files)} videos: {out}")
+
+
+def evaluate_features(
+    task: str,
+    dataset: str,
+    features: Sequence[str],
+    out: Path,
+    *,
+    localizer: str,
+    class_scores: Path | None,
+    changes: Sequence[str],
+    seed: int,
+    device: str,
+) -> None:
+    """Make one table of several feature sets."""
+    from tspbench.device import choose_device
+    from tspbench.recipe import applied
+    from tspbench.report import TABLE_FILE, terminal, write_table
+    from tspbench.stages.evaluate import Evaluation, evaluate_tal
+    from tspbench.stages.train import LocalizerSettings
+
+    rows = dict(_row(text) for text in features)
+    settings = validated(LocalizerSettings, applied({"name": localizer}, changes), "the settings of evaluate")
+    opened = _open(dataset, seed)
+    what = Evaluation(opened, settings, class_scores, seed, choose_device(device), out)
+    evaluate_tal(what, rows, f"Temporal action localization with {localizer} on {opened.name}", [])
+    Console().print(terminal(write_table(out)))
+    say(f"Table: {out / TABLE_FILE} ({task}); records and predictions are in {out}.")
+
+
+def score_predictions(
+    task: str,
+    predictions: Path,
+    ground_truth: Path,
+    subset: str,
+    protocol: str,
+    *,
+    labels: Path | None,
+    json_out: Path | None,
+) -> None:
+    """Score a prediction file and print the metrics in percent."""
+    from tspbench.stages.score import score_files
+
+    report = score_files(task, predictions, ground_truth, subset, protocol, json_out=json_out, labels=labels)
+    table = Table()
+    table.add_column("metric")
+    table.add_column("percent", justify="right")
+    for name, value in report.metrics.items():
+        table.add_row(name, f"{100 * value:.2f}")
+    Console().print(table)
+    counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report.counts.items() if count)
+    say(f"Counted: {counts}.")
+    say(f"Signature: {report.signature}")
+
+
+def report_run(folder: Path) -> None:
+    """Write and print a run's table from its records."""
+    from tspbench.report import TABLE_FILE, terminal, write_table
+
+    Console().print(terminal(write_table(folder)))
+    say(f"Table: {folder / TABLE_FILE}")
+
+
+def list_kind(kind: str) -> None:
+    """Print the names of one kind, each with its caption."""
+    for name, caption in sorted(_table_of(kind).items()):
+        print(f"{name:20} {caption}")
+
+
+def _table_of(kind: str) -> dict[str, str]:
+    if kind == "protocols":
+        from evaluation.protocols import PROTOCOLS
+
+        return {name: protocol.source for name, protocol in PROTOCOLS.items()}
+    if kind == "recipes":
+        from tspbench.recipe import SHIPPED, read_recipe
+
+        return {path.stem: read_recipe(path.stem, []).title for path in SHIPPED.glob("*.toml")}
+    if kind == "datasets":
+        from tspbench.datasets import DATASETS
+
+        return {name: _caption(write) for name, write in DATASETS.items()}
+    if kind == "encoders":
+        from tspbench.encoders import ENCODERS
+
+        return {name: _caption(entry) for name, entry in ENCODERS.items()}
+    if kind == "methods":
+        from tspbench.pretraining import METHODS
+
+        return {name: _caption(entry) for name, entry in METHODS.items()}
+    from baselines import LOCALIZERS
+
+    return {name: _caption(entry) for name, entry in LOCALIZERS.items()}
+
+
+def _caption(entry: object) -> str:
+    return (entry.__doc__ or "").strip().splitlines()[0]
+
+
+def _open(dataset: str, seed: int) -> Any:
+    from tspbench.datasets import open_dataset
+
+    with progress(f"generate {dataset} videos") as advance:
+        return open_dataset(dataset, seed, advance)
+
+
+def _videos(dataset: str | None, videos: Sequence[Path]) -> dict[str, Path]:
+    """Return the videos to extract by name: H5 key → file."""
+    from tspbench.datasets import find_videos
+
+    if (dataset is None) == (not videos):
+        raise UserError("Expected either --dataset or --videos: name what to extract features of, by one of them.")
+    if dataset is not None:
+        return find_videos(_open(dataset, 0).videos)
+    found: dict[str, Path] = {}
+    for path in videos:
+        for name, file in (find_videos(path) if path.is_dir() else {path.stem: path}).items():
+            if found.setdefault(name, file) != file:
+                raise UserError(f"{found[name]} and {file} would share the key {name!r}: rename one.")
+    return found
+
+
+def _row(text: str) -> tuple[str, list[Path]]:
+    name, equals, paths = text.partition("=")
+    if not equals or not name or not paths:
+        raise UserError(f"--features {text}: expected NAME=FILE.h5, such as tsp=features/tsp.h5.")
+    return name, [Path(path) for path in paths.split(",")]
