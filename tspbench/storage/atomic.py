@@ -1,14 +1,19 @@
 """Files that appear whole or not at all: temporary sibling, fsync, rename."""
 
 import os
-import tempfile
+import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import orjson
 
 from tspbench.errors import UserError
+
+# Room for so many bytes more says that a library failed for another reason than the disk.
+PROBE_BYTES: Final = 1 << 20
 
 
 @contextmanager
@@ -20,24 +25,29 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
+        temporary.touch(exist_ok=False)
+        mode = stat.S_IMODE(temporary.stat().st_mode)  # as the umask has it; safetensors makes its files private
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}): choose another --out.") from error
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)
         temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except UserError:
+        raise
+    except Exception as error:
+        refusal = error if isinstance(error, OSError) else _refusal(temporary)
+        if refusal is None:
+            raise
         raise UserError(
-            f"{path} cannot be written ({error.strerror or error}): make room or choose another --out, then run the "
-            "same command again; what is finished is kept."
+            f"{path} cannot be written ({refusal.strerror or refusal}): make room or choose another --out, then run "
+            "the same command again; what is finished is kept."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -60,11 +70,16 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, orjson.dumps(content, option=options))
 
 
-def _umask() -> int:
-    """Return the process's umask (it can only be read by setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _refusal(path: Path) -> OSError | None:
+    """Ask the disk itself whether it is full: torch, HDF5 and safetensors each say so in their own way."""
+    try:
+        with path.open("ab") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None
 
 
 def _sync_folder(folder: Path) -> None:
