@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.file_order import file_order
 from evaluation.matching import match, total_order
 from evaluation.protocols import Protocol
 from evaluation.segments import Booleans, Floats, GroundTruth, Integers, Predictions
@@ -36,8 +37,8 @@ class DetectionStatistics:
         protocol: whose thresholds were used.
         videos: the videos of the ground truth.
         labels: the classes of the ground truth.
-        prediction: which prediction row i is, int64 (N,). Rows are sorted by label, then in the fixed total order of
-            ``evaluation.matching``.
+        prediction: which prediction row i is, int64 (N,). Rows are sorted by label, then by score, equal scores as
+            the protocol says.
         video: index into ``videos``, or -1 for a video that the ground truth lacks, int64 (N,).
         label: index into ``labels``, int64 (N,).
         true_positive: whether row i is matched at threshold k, bool (N, K).
@@ -92,8 +93,7 @@ def statistics(ground_truth: GroundTruth, predictions: Predictions, protocol: Pr
     if np.any(predictions.label < 0):
         row = np.flatnonzero(predictions.label < 0)[0]
         raise ValueError(f"Detections need a label, received the class-agnostic label -1 in row {row}.")
-    order = total_order(predictions)
-    order = order[np.argsort(predictions.label[order], kind="stable")]
+    order = _order(predictions, protocol)
     video = predictions.video[order]
     return DetectionStatistics(
         protocol=protocol,
@@ -106,6 +106,14 @@ def statistics(ground_truth: GroundTruth, predictions: Predictions, protocol: Pr
         ground_truth_video=ground_truth.video,
         ground_truth_label=ground_truth.label,
     )
+
+
+def _order(predictions: Predictions, protocol: Protocol) -> Integers:
+    """Return the indices that sort predictions by label, and within a label by who matches first."""
+    if protocol.ties == "file":
+        return file_order(predictions)
+    order = total_order(predictions)
+    return order[np.argsort(predictions.label[order], kind="stable")]
 
 
 def score(statistics: DetectionStatistics, video_weights: Integers | None = None) -> DetectionResult:

@@ -15,6 +15,8 @@ class Protocol:
         thresholds: temporal IoU, rising, in (0, 1].
         comparison: how a temporal IoU must compare with a threshold.
         interpolation: "all-point" is the area under the precision envelope, as in PASCAL VOC since 2010.
+        ties: the order of equal scores: the fixed one of ``evaluation.matching``, or by "file" as in
+            ``evaluation.file_order``.
         source: where the above is laid down.
 
     Raises:
@@ -26,6 +28,7 @@ class Protocol:
     comparison: Literal[">="]
     interpolation: Literal["all-point"]
     source: str
+    ties: Literal["fixed", "file"] = "fixed"
 
     def __post_init__(self) -> None:
         bounds = (0.0, *self.thresholds)
@@ -42,6 +45,17 @@ PROTOCOLS: dict[str, Protocol] = {
         comparison=">=",
         interpolation="all-point",
         source="ActivityNet challenge, Evaluation/eval_detection.py: tIoU 0.5:0.05:0.95.",
+    ),
+    "activitynet-file-order": Protocol(
+        name="activitynet-file-order",
+        thresholds=tuple(np.linspace(0.5, 0.95, 10).tolist()),
+        comparison=">=",
+        interpolation="all-point",
+        source=(
+            "As activitynet, but equal scores as the official evaluator leaves them (NumPy's plain quicksort of the "
+            "file's rows): for published files with ties; another order of the file gives another score."
+        ),
+        ties="file",
     ),
     "thumos14": Protocol(
         name="thumos14",

@@ -122,7 +122,7 @@ def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Adv
 def learning_rate_factor(step: int, steps: int, settings: FitSettings) -> float:
     """Return what the rates are multiplied by at ``step`` (from 0, counted over all epochs; ``steps`` an epoch).
 
-    Linear warm-up and milestones, both by iteration (FACTS 1.3: TSP train/train.py).
+    Linear warm-up and milestones, both by iteration (TSP, train/train.py).
     """
     warmup = settings.warmup_epochs * steps
     rise = 1.0

@@ -27,7 +27,7 @@ class Timeline:
         """Interpolate rows linearly along time at the middle of each step; beyond the first and last row, hold them.
 
         For rows spread evenly over the video this is ``torch.nn.functional.interpolate(mode="linear")``, which TSP's
-        authors used (FACTS 1.4).
+        authors used (their answer in issue 8 of the TSP repository).
 
         Args:
             rows: (T, D) features.

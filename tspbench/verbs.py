@@ -1,5 +1,6 @@
 """The commands as functions: from names and paths to stages, and what they print."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -210,8 +211,9 @@ def _table_of(kind: str) -> dict[str, str]:
     return {name: _caption(entry) for name, entry in LOCALIZERS.items()}
 
 
-def _caption(entry: object) -> str:
-    return (entry.__doc__ or "").strip().splitlines()[0]
+def _caption(entry: Any) -> str:
+    """Return the caption of the module that an entry of a table comes from."""
+    return (sys.modules[entry.__module__].__doc__ or "").strip().splitlines()[0]
 
 
 def _open(dataset: str, seed: int) -> Any:

@@ -38,7 +38,7 @@ def label_proposals(segments: Floats, scores: Floats, class_scores: Floats, top:
         segments: (N, 2).
         scores: (N,) of the proposals.
         class_scores: (classes,) of the video.
-        top: how many classes a video gets: 2 by the convention of G-TAD and others (FACTS 3.4).
+        top: how many classes a video gets: 2 in G-TAD's gtad_postprocess.py and most others.
     """
     order = np.argsort(-class_scores, kind="stable")[:top]
     return Detections(

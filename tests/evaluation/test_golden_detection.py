@@ -58,6 +58,14 @@ def test_map_of_a_file_whose_scores_are_all_equal():
     assert result.average_map == pytest.approx(golden(SAMPLE)["average_mAP"], abs=1e-9)
 
 
+def test_file_order_protocol_meets_the_official_score_of_tied_predictions():
+    ground_truth, predictions = inputs(SAMPLE)
+    protocol = PROTOCOLS["activitynet-file-order"]
+    result = detection.score(detection.statistics(ground_truth, predictions, protocol))
+    assert result.mean_average_precision == pytest.approx(golden(SAMPLE)["mAP"], abs=1e-9)
+    assert result.average_map == pytest.approx(golden(SAMPLE)["average_mAP"], abs=1e-9)
+
+
 def test_equal_scores_are_ordered_by_the_tie_rule():
     """The score of the same file under the project's own rule, whatever the order of the file."""
     ground_truth, predictions = inputs(SAMPLE)

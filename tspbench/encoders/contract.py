@@ -37,7 +37,7 @@ class Preprocessing:
         """Return (n, H, W, 3) uint8 frames as (3, n, crop, crop) float32.
 
         One cut for all frames: the central one (rounded as torchvision does), or with a generator a random one,
-        mirrored every other time (the training augmentation of FACTS 1.3: TSP train/train.py).
+        mirrored every other time (the augmentation of TSP, train/train.py).
         """
         height, width = self.resize
         if generator is None:
@@ -73,7 +73,7 @@ class Encoder(Protocol):
         """Return one feature vector a clip."""
 
 
-# FACTS 1.3 (TSP train/train.py and opts.py): 16 frames at 15 fps, 128 x 171, crop 112, Kinetics statistics.
+# TSP, train/train.py and opts.py: 16 frames at 15 fps, 128 x 171, crop 112, Kinetics statistics.
 KINETICS_112 = Preprocessing(
     clip_frames=16,
     frame_rate=15.0,

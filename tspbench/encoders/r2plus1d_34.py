@@ -9,7 +9,7 @@ from tspbench.encoders.contract import KINETICS_112, Preprocessing
 
 
 class R2Plus1D34(VideoResNet):  # type: ignore[misc] # torchvision has no types
-    """Layers 3-4-6-3; the published weights were trained elsewhere and bring two peculiarities (FACTS 1.2).
+    """Layers 3-4-6-3, with the two peculiarities of the published weights.
 
     The second convolution of the first block in layers 2, 3 and 4 takes its middle width from its own input, not
     from the block's; batch norms use eps 1e-3 and momentum 0.9 (TSP models/backbone.py).

@@ -42,14 +42,14 @@ def cut_segments(
     """Cut one video into its actions and the background between them.
 
     Background is what the union of the actions leaves free between 0 and ``duration``, where that lasts long enough:
-    one clip on THUMOS14, five clips on ActivityNet (FACTS 10.2).
+    one clip on THUMOS14, five clips on ActivityNet (found by cutting the released ground truth of TSP again).
 
     Args:
         video: its name.
         duration: its length in seconds.
         actions: (N, 2) start and end in seconds.
         classes: N class indices.
-        shortest: actions shorter than this many seconds (one clip) are dropped (FACTS 1.3).
+        shortest: actions shorter than this many seconds (one clip) are dropped (TSP, untrimmed_video_dataset.py).
         shortest_gap: gaps shorter than this many seconds are dropped.
     """
     inside = np.clip(actions, 0.0, duration)

@@ -10,7 +10,7 @@ from tspbench.pretraining.contract import BACKGROUND, ClipLabels, HeadOptions, n
 
 
 class Tac(nn.Module):
-    """One linear head on the clip feature, cross-entropy over the action classes (FACTS 1.2)."""
+    """One linear head on the clip feature, cross-entropy over the action classes (TSP, train/train_tac.sh)."""
 
     all_heads: ClassVar[tuple[str, ...]] = ("action",)
     wants_background: ClassVar[bool] = False

@@ -11,7 +11,7 @@ from tspbench.pretraining.contract import BACKGROUND, ClipLabels, HeadOptions, n
 
 
 class Tsp(nn.Module):
-    """Two linear heads: the action class of the clip feature f, and the region of [f, GVF] (FACTS 1.2).
+    """Two linear heads: the action class of the clip feature f, and the region of [f, GVF] (TSP, models/model.py).
 
     The global video feature (GVF) is frozen: it comes with the labels. Either head can be left out (the paper's
     ablation); without a GVF the region head sees f alone.

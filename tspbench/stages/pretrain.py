@@ -28,7 +28,8 @@ from tspbench.storage.video import scan_video
 
 ENCODER_FILE: Final = "encoder.safetensors"
 
-# The published recipe for ActivityNet (FACTS 1.3: TSP train/opts.py, train.py), rates as they act on two GPUs.
+# The published recipe for ActivityNet (TSP, train/opts.py and train/train.py), batch and rates as
+# they act on its two GPUs.
 PUBLISHED_FIT: Final = FitSettings(
     epochs=8,
     batch_size=64,
@@ -52,8 +53,8 @@ class PretrainSettings(Settings):
         gvf: how a video's clip features become its global feature; "none": the region head sees the clip alone.
         loss_weights: head → factor of its loss; 1 for those not named.
         clips_per_segment: clips drawn from each action an epoch.
-        shortest_gap_clips: background shorter than so many clips is left out (FACTS 10.2: 5 on ActivityNet, 1 on
-            THUMOS14).
+        shortest_gap_clips: background shorter than so many clips is left out (5 on ActivityNet, 1 on THUMOS14, as in
+            the released ground truth of TSP).
         fit: training.
     """
 
@@ -186,7 +187,7 @@ def prepare_lesson(
 
 
 def global_features(paths: Iterable[Path], pooling: str) -> dict[str, NDArray[np.float32]]:
-    """Pool the frozen initial encoder's clip features over each whole video (FACTS 1.2).
+    """Pool the frozen initial encoder's clip features over each whole video (TSP, section 3: the GVF).
 
     Args:
         paths: H5 files of (T, D) features, or one file of (D,) vectors such as the released GVF.

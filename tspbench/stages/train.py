@@ -19,7 +19,7 @@ from tspbench.storage.checkpoints import Weights, write_weights
 
 LOCALIZER_FILE: Final = "localizer.safetensors"
 
-# The published recipe for ActivityNet (FACTS 3.3: G-TAD, branch anet, opts.py).
+# The published recipe for ActivityNet (G-TAD, branch anet, gtad_lib/opts.py).
 PUBLISHED_FIT: Final = FitSettings(
     epochs=10,
     batch_size=16,
@@ -38,7 +38,7 @@ class LocalizerSettings(Settings):
     Args:
         name: key of `baselines.LOCALIZERS`.
         config: its own settings, but for ``feature_dim``, which the features tell.
-        top_labels: classes that a video's proposals get (FACTS 3.4: 2).
+        top_labels: classes that a video's proposals get (G-TAD, gtad_postprocess.py: 2).
         fit: training.
     """
 

@@ -158,7 +158,7 @@ class FeatureFiles:
         """Return the (count,) instants in seconds that the rows stand for.
 
         With attributes: the middle of each clip. Without: ``count`` rows evenly over the whole video, which is what
-        interpolating the rows along time means (FACTS 1.4).
+        interpolating the rows along time means.
         """
         attributes = self._file(video).attrs
         if "stride_frames" not in attributes:
