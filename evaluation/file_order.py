@@ -8,6 +8,7 @@ protocols of this project use a fixed order instead, and this one only where the
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Final
 
@@ -19,10 +20,10 @@ SMALL: Final = 16  # parts of at most so many elements are sorted by insertion
 
 
 def file_order(predictions: Predictions) -> Integers:
-    """Return the indices that sort predictions by label, and each label's as the official evaluator does, int64 (N,)."""
+    """Return the indices that sort predictions by label, and within a label as the official evaluator, int64 (N,)."""
     by_label = np.argsort(predictions.label, kind="stable")
     bounds = np.searchsorted(predictions.label[by_label], np.arange(len(predictions.labels) + 1))
-    parts = [by_label[first:last] for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
+    parts = [by_label[first:last] for first, last in itertools.pairwise(bounds)]
     sort = _compiled_sort()
     return np.concatenate([rows[sort(predictions.score[rows])[::-1]] for rows in parts] or [by_label])
 
@@ -36,7 +37,7 @@ def _compiled_sort() -> Callable[[Floats], Integers]:
     return sort
 
 
-def _quicksort(values: Floats) -> Integers:
+def _quicksort(values: Floats) -> Integers:  # noqa: C901 - one algorithm, and compiled as one
     """Sort indices by ``values``, rising: median of three, the larger part put aside, insertion in small parts.
 
     The change to heapsort beyond a depth of 2 log2(N), which real scores do not reach, is left out.
