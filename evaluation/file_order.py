@@ -1,4 +1,4 @@
-"""Equal scores in the order in which the official evaluator leaves them: by place in the file, through a quicksort.
+"""Equal scores in the order in which the official evaluator leaves them.
 
 The official ActivityNet evaluator sorts the scores of a class with ``numpy.argsort`` and reads the result backwards.
 That sort is not stable: what it makes of equal scores follows from their places in the file and from the steps of the

@@ -1,3 +1,3 @@
-"""The harness: files, videos and people; the only package that knows the other two."""
+"""The harness: files, videos and people."""
 
 __version__ = "0.1.0"

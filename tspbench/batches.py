@@ -1,4 +1,4 @@
-"""Batches: clips with labels for encoders, resampled features with segments for localizers."""
+"""Clips with labels for encoders, resampled features with segments for localizers."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

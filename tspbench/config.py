@@ -1,4 +1,4 @@
-"""Strict settings: frozen, unknown keys refused by naming the nearest one, all problems reported together."""
+"""Strict settings: all problems reported together, the nearest name suggested."""
 
 import difflib
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Whole videos as clips: each frame is decoded and prepared once, clips are windows over the prepared frames."""
+"""Whole videos as clips, each frame decoded and prepared once."""
 
 import queue
 import threading

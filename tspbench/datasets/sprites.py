@@ -1,4 +1,4 @@
-"""Moving sprites: frames in which appearance tells the class and only motion tells an action from its background."""
+"""Moving sprites: appearance tells the class, only motion tells an action from background."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

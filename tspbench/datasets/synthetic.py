@@ -1,4 +1,4 @@
-"""The generated benchmark: H.264 videos, ActivityNet annotations and captions, and trimmed clips, all from one seed."""
+"""The generated benchmark: videos, annotations, captions, trimmed clips, from one seed."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

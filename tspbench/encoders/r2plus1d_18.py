@@ -1,4 +1,4 @@
-"""R(2+1)D-18: space and time convolved in turn, 512 features a clip (Tran et al., 2018), as in torchvision."""
+"""R(2+1)D-18: space and time convolved in turn, as in torchvision."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""R3D-18: 3-D convolutions throughout, 512 features a clip (Tran et al., 2018), as in torchvision."""
+"""R3D-18: 3-D convolutions throughout, as in torchvision."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Tiny (2+1)D encoder for the generated benchmark: 128 features a clip, trained in seconds on a laptop."""
+"""Tiny (2+1)D encoder for the generated benchmark."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""A stage: run once, recorded, skipped when its finished output matches its inputs."""
+"""A stage: run once, recorded, skipped when finished for the same inputs."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

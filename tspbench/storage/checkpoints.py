@@ -1,4 +1,4 @@
-"""Weights and training states: safetensors with a card, released .pth files, resumable states."""
+"""Weights with a card, released .pth files, resumable training states."""
 
 import argparse
 import pickle

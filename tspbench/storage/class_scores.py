@@ -1,4 +1,4 @@
-"""Video-level class scores: {"results": {video: [scores]}, "class": [labels]}, as the CUHK classifier's file."""
+"""Video-level class scores, in the format of the CUHK classifier's file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

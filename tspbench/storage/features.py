@@ -1,4 +1,4 @@
-"""H5 feature files: one (T, D) float32 dataset a video, attributes that say what a row means, parts while in work."""
+"""H5 feature files: one (T, D) dataset a video, attributes that say what a row means."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass

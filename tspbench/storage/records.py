@@ -1,4 +1,4 @@
-"""Run records: one JSON file a finished stage, which says what it was made from and what it made."""
+"""Run records: what a finished stage was made from, and what it made."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""A run's manifest: what its table is called, which rows it has, and where their records lie."""
+"""A run's manifest: its table's rows, and where their records lie."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Video files: which frames there are and when, reading them by index, writing them."""
+"""Video files: which frames there are and when, reading by index, writing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
