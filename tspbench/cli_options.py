@@ -32,7 +32,7 @@ class Precision(StrEnum):
 
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that comes out; the same folder resumes.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, … or auto: a GPU where there is one.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU where there is one.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 Changes = Annotated[
     list[str] | None,

@@ -1,7 +1,12 @@
 """Which frames a clip covers."""
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
+
+# Containers that keep whole milliseconds seem to end up to so much later: no reason for one more frame.
+ROUNDING_SECONDS: Final = 0.001
 
 Indices = NDArray[np.int64]
 
@@ -20,7 +25,7 @@ def frame_grid(timestamps: NDArray[np.float64], duration: float, frame_rate: flo
     Returns:
         (n,) int64, ascending indices into ``timestamps``, possibly with repeats.
     """
-    count = max(1, int(np.ceil(duration * frame_rate - 1e-6)))
+    count = max(1, int(np.ceil((duration - ROUNDING_SECONDS) * frame_rate - 1e-6)))
     instants = np.arange(count) / frame_rate
     after = np.clip(np.searchsorted(timestamps, instants), 1, max(1, len(timestamps) - 1))
     if len(timestamps) == 1:

@@ -1,5 +1,6 @@
 """Which device to compute on."""
 
+from tspbench.config import choose
 from tspbench.errors import UserError
 
 
@@ -11,11 +12,8 @@ def choose_device(name: str) -> str:
     """
     import torch  # noqa: PLC0415 - commands that need no device must not load torch
 
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"--device {name} cannot be used here ({first}): choose cpu, cuda or auto.") from error
-    return name
+    choose("device", name, ("auto", "cpu", "cuda"))
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UserError("--device cuda: torch finds no GPU here; use cpu or auto, or let `tspbench doctor` look.")
+    return "cuda" if there and name != "cpu" else "cpu"

@@ -109,10 +109,12 @@ def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Adv
                 figures = job.validate(model)
         earlier = [entry.get(job.better, -math.inf) for entry in history.epochs]
         history.epochs.append({**losses, **figures})
-        if settings.select == "last" or figures.get(job.better, -math.inf) > max(earlier, default=-math.inf):
+        if settings.select == "last":
+            history.kept_epoch = epoch
+        elif figures.get(job.better, -math.inf) > max(earlier, default=-math.inf):
             history.kept_epoch = epoch
             best = {key: value.detach().cpu().clone() for key, value in job.model.state_dict().items()}
-        write_state(folder / STATE, _state(job, optimizer, history, best if settings.select == "best" else {}))
+        write_state(folder / STATE, _state(job, optimizer, history, best))
     if best:
         job.model.load_state_dict(best)
     job.model.eval()

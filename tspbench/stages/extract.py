@@ -1,5 +1,6 @@
 """Videos → H5 features, in parts that survive a kill."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Extraction:
     batch_size: int = 32
     device: str = "cpu"
     precision: str = "fp32"
-    decoders: int = 2
+    decoders: int = min(8, os.cpu_count() or 1)
     skip_unreadable: bool = False
 
 
