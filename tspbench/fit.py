@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -92,9 +93,13 @@ def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Adv
     the result of an uninterrupted run, because all randomness follows from (seed, epoch, index).
 
     Raises:
-        UserError: a loss that is not finite; the last good state stays in ``folder``.
+        UserError: a loss that is not finite (the last good state stays in ``folder``), or the best epoch is asked for
+            where nothing tells epochs apart.
     """
+    if settings.select == "best" and job.validate is None:
+        raise UserError('fit.select: "best" needs a validation, which this training has not: choose "last".')
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device != "cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)  # or stages of one recipe must agree on the precision
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if bf16 else "no")
     optimizer = _optimizer(job, settings)
     model, optimizer = accelerator.prepare(job.model, optimizer)
