@@ -15,7 +15,7 @@ from tspbench.encoders import ENCODERS
 from tspbench.errors import UserError
 from tspbench.pretraining import METHODS
 from tspbench.stages.pretrain import PretrainSettings
-from tspbench.stages.train import LocalizerSettings
+from tspbench.stages.train import LocalizerSettings, localizer_config
 from tspbench.storage.recipes import read_toml
 
 RANDOM: Final = "random"
@@ -131,7 +131,7 @@ def _value(text: str) -> object:
 
 
 def check_names(recipe: Recipe, where: str) -> None:
-    """Refuse references to nothing before any work is done.
+    """Refuse references to nothing, and settings that do not fit the localizer, before any work is done.
 
     Raises:
         UserError: names the reference, what it could be, and ``where``.
@@ -151,6 +151,7 @@ def check_names(recipe: Recipe, where: str) -> None:
         choose(f"pretraining ('class_scores_from' in {where})", recipe.class_scores_from, earlier)
     for row in recipe.rows:
         _check_encoder(row.features, [RANDOM, KINETICS, *earlier], f"features of row {row.name!r} in {where}")
+    localizer_config(recipe.localizer, ENCODERS[recipe.encoder].feature_dim)
 
 
 def _check_encoder(name: str, known: Sequence[str], where: str) -> None:

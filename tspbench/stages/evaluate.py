@@ -16,7 +16,13 @@ from tspbench.progress import progress, say
 from tspbench.stages.predict import predict
 from tspbench.stages.score import score_tal
 from tspbench.stages.stage import run_stage
-from tspbench.stages.train import LOCALIZER_FILE, LocalizerSettings, new_localizer, train_localizer
+from tspbench.stages.train import (
+    LOCALIZER_FILE,
+    LocalizerSettings,
+    localizer_config,
+    new_localizer,
+    train_localizer,
+)
 from tspbench.storage.annotations import VideoAnnotations, read_annotations
 from tspbench.storage.checkpoints import read_weights
 from tspbench.storage.class_scores import ClassScores, read_class_scores
@@ -67,8 +73,11 @@ def evaluate_tal(what: Evaluation, rows: Mapping[str, Sequence[Path]], title: st
         rows: name of the row → its H5 files.
         title: heading of the table.
         notes: sentences below the table.
+
+    Raises:
+        UserError: a mistake in settings or files; those that can be seen from the outside are found before any work.
     """
-    _check_names(rows)
+    _check(what, rows)
     told = "none: class-agnostic scores" if what.class_scores is None else f"top {what.localizer.top_labels} classes"
     facts = {
         "dataset": what.dataset.name,
@@ -89,12 +98,17 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "row"
 
 
-def _check_names(rows: Mapping[str, Sequence[Path]]) -> None:
+def _check(what: Evaluation, rows: Mapping[str, Sequence[Path]]) -> None:
+    """Find mistakes now that would otherwise wait for the rows before theirs to be trained."""
     folders: dict[str, str] = {}
     for name in rows:
         other = folders.setdefault(slug(name), name)
         if other != name:
             raise UserError(f"The rows {other!r} and {name!r} would share the folder {slug(name)!r}: rename one.")
+    for paths in rows.values():
+        localizer_config(what.localizer, FeatureFiles(paths).feature_dim)
+    if what.class_scores is not None:
+        read_class_scores(what.class_scores)
 
 
 def _evaluate_row(what: Evaluation, name: str, files: FeatureFiles, folder: Path) -> None:

@@ -48,17 +48,26 @@ class LocalizerSettings(Settings):
     fit: FitSettings = PUBLISHED_FIT
 
 
+def localizer_config(settings: LocalizerSettings, feature_dim: int) -> Any:
+    """Return the localizer's own settings, complete.
+
+    Raises:
+        UserError: an unknown localizer, or a setting that does not fit it.
+    """
+    kind = LOCALIZERS[choose("localizer", settings.name, LOCALIZERS)]
+    return validated(kind.Config, {**settings.config, "feature_dim": feature_dim}, f"localizer {settings.name}")
+
+
 def new_localizer(settings: LocalizerSettings, feature_dim: int, seed: int) -> Any:
     """Build a localizer with random weights that follow from ``seed``.
 
     Raises:
         UserError: an unknown localizer, or a setting that does not fit it.
     """
-    kind = LOCALIZERS[choose("localizer", settings.name, LOCALIZERS)]
-    config = validated(kind.Config, {**settings.config, "feature_dim": feature_dim}, f"localizer {settings.name}")
+    config = localizer_config(settings, feature_dim)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return kind(config)
+        return LOCALIZERS[settings.name](config)
 
 
 def train_localizer(

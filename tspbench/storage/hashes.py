@@ -7,11 +7,20 @@ from pathlib import Path
 
 import orjson
 
+from tspbench.errors import UserError
+
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content; a file is read again only when its size or time has changed."""
-    status = path.stat()
-    return _hash_content(path, status.st_size, status.st_mtime_ns)
+    """Return the SHA-256 of a file's content; a file is read again only when its size or time has changed.
+
+    Raises:
+        UserError: the file is not there or cannot be read.
+    """
+    try:
+        status = path.stat()
+        return _hash_content(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): give the path of a file.") from error
 
 
 def hash_videos(videos: Mapping[str, Path]) -> str:
