@@ -1,7 +1,6 @@
 """Weights with a card, released .pth files, resumable training states."""
 
 import argparse
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +91,7 @@ def _read_pth(path: Path) -> Weights:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged pickle fails with whatever its bytes lead to
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a readable weight file ({first}): give a state dict of tensors.") from error
     state = content.get("model", content) if isinstance(content, dict) else None

@@ -110,13 +110,12 @@ class FeatureFiles:
     def feature_dim(self) -> int:
         """D, read off the first video."""
         self._open()
-        return int(self._where[min(self._where)].get(min(self._where)).shape[-1])
+        return int(self._numbers(min(self._where)).shape[-1])
 
     def is_vectors(self) -> bool:
         """Whether this is a file of one (D,) vector a video, such as the released global video features."""
         self._open()
-        first = min(self._where)
-        return bool(self._where[first][first].ndim == 1)
+        return bool(self._numbers(min(self._where)).ndim == 1)
 
     def meaning(self) -> dict[str, object]:
         """Return the first file's attributes; empty for files without, such as the released TSP features."""
@@ -130,7 +129,7 @@ class FeatureFiles:
             UserError: no such video, another shape, no row, or a value that is not finite.
         """
         file = self._file(video)
-        rows: Rows = np.asarray(file[video], dtype=np.float32)
+        rows: Rows = np.asarray(self._numbers(video), dtype=np.float32)
         if rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != self.feature_dim:
             raise UserError(
                 f"{file.filename}, entry {video!r}: expected (T, {self.feature_dim}) with T of at least 1, found shape "
@@ -172,6 +171,17 @@ class FeatureFiles:
         if video not in self._where:
             raise UserError(f"{self.paths[0]} has no features of video {video!r}: extract it, or leave it out.")
         return self._where[video]
+
+    def _numbers(self, video: str) -> h5py.Dataset:
+        """Return an entry that holds numbers; other people's files hold groups and strings, too."""
+        file = self._file(video)
+        entry = file[video]
+        if not isinstance(entry, h5py.Dataset) or entry.dtype.kind not in "fiu" or not entry.shape:
+            found = f"{entry.dtype} {entry.shape}" if isinstance(entry, h5py.Dataset) else "a group"
+            raise UserError(
+                f"{file.filename}, entry {video!r}: expected (T, D) numbers, found {found}: write one dataset a video."
+            )
+        return entry
 
     def _open(self) -> list[h5py.File]:
         if self._files is None:
