@@ -38,7 +38,7 @@ def _table(content: Mapping[str, object], prefix: str) -> list[str]:
 
 
 def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _string(key)
 
 
 def _value(value: object) -> str:
@@ -46,4 +46,9 @@ def _value(value: object) -> str:
         return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # a JSON string, number or boolean is one of TOML
+    return _string(value) if isinstance(value, str) else json.dumps(value)  # a JSON number or boolean is one of TOML
+
+
+def _string(text: str) -> str:
+    """Write a JSON string that is one of TOML, too: no surrogate pairs, and DEL escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
