@@ -20,6 +20,7 @@ from tspbench.storage.class_scores import write_class_scores
 from tspbench.storage.features import FeatureFiles, RowMeaning, VideoFeatures, write_features
 from tspbench.storage.hashes import hash_file, hash_videos
 from tspbench.storage.recipes import write_toml
+from tspbench.storage.records import claim
 
 FEATURES_FILE: Final = "features.h5"
 CLASS_SCORES_FILE: Final = "class_scores.json"
@@ -65,7 +66,8 @@ class Experiment:
         folder = self.out / "data" / key
         settings = {"dataset": source, **self.recipe.generate.model_dump(), "seed": self.recipe.seed}
 
-        def write(_key: str) -> Mapping[str, object]:
+        def write(fingerprint: str) -> Mapping[str, object]:
+            claim(folder, fingerprint)
             with progress(f"generate {key} videos") as advance:
                 generate(source, folder, self.recipe.generate, self.recipe.seed, advance)
             return {"videos": len(find_videos(folder / "videos"))}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rich.console import Group
 from rich.table import Table
 
 from tspbench.errors import UserError
@@ -69,14 +70,14 @@ def markdown(table: ResultTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def terminal(table: ResultTable) -> Table:
-    """Render a table for the terminal."""
-    drawn = Table(title=table.run.title, caption="\n".join(table.run.notes), caption_justify="left")
+def terminal(table: ResultTable) -> Group:
+    """Render a table and its notes for the terminal."""
+    drawn = Table(title=table.run.title)
     for k, head in enumerate(table.header):
         drawn.add_column(head, justify="right" if k else "left", no_wrap=bool(k))
     for cells in table.cells:
         drawn.add_row(*cells)
-    return drawn
+    return Group(drawn, *table.run.notes)
 
 
 def _columns(record: Record | None) -> Mapping[str, str]:

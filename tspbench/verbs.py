@@ -53,13 +53,13 @@ def pretrain_encoder(
     from tspbench.experiment import Experiment
     from tspbench.pretraining import METHODS
     from tspbench.recipe import KINETICS, RANDOM, PretrainStage, Recipe, applied, check_names, read_recipe
+    from tspbench.stages.pretrain import PretrainSettings
 
     choose("method", method, METHODS)
     kind = ENCODERS[choose("encoder", encoder, ENCODERS)]
     # Published recipes are for published encoders; the tiny one has the demo's.
-    base: dict[str, Any] = {"method": method}
-    if encoder == "tiny":
-        base = read_recipe(DEMO, []).pretrain[method].model_dump(mode="json")
+    published = read_recipe(DEMO, []).pretrain[method] if encoder == "tiny" else PretrainSettings(method=method)
+    base = published.model_dump(mode="json")
     initial = init or (KINETICS if kind.torchvision_weights else RANDOM)
     if initial == RANDOM and init is None and encoder != "tiny":
         raise UserError(f"There are no published weights of {encoder} to start from: give --init random or a file.")
@@ -138,7 +138,8 @@ def evaluate_features(
     from tspbench.stages.train import LocalizerSettings
 
     rows = dict(_row(text) for text in features)
-    settings = validated(LocalizerSettings, applied({"name": localizer}, changes), "the settings of evaluate")
+    published = LocalizerSettings(name=localizer).model_dump(mode="json")
+    settings = validated(LocalizerSettings, applied(published, changes), "the settings of evaluate")
     opened = _open(dataset, seed)
     what = Evaluation(opened, settings, class_scores, seed, choose_device(device), out)
     evaluate_tal(what, rows, f"Temporal action localization with {localizer} on {opened.name}", [])

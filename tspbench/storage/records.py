@@ -1,5 +1,6 @@
 """Run records: what a finished stage was made from, and what it made."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Final
 import orjson
 
 from tspbench.errors import UserError
-from tspbench.storage.atomic import write_json
+from tspbench.storage.atomic import write_json, write_text
 from tspbench.storage.hashes import hash_data, hash_file
 
 FORMAT: Final = "tspbench record 1"
@@ -45,6 +46,14 @@ class Record:
 def fingerprint(stage: str, settings: Mapping[str, object], inputs: Mapping[str, str], version: str) -> str:
     """Return the key under which a stage's result is found again."""
     return hash_data([stage, settings, inputs, version])
+
+
+def claim(folder: Path, key: str) -> None:
+    """Make ``folder`` the place of the work ``key``: its own partial results are kept, those of other work removed."""
+    mark = folder / "work.txt"
+    if not mark.is_file() or mark.read_text("utf-8") != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_text(mark, key)
 
 
 def record_path(folder: Path) -> Path:
