@@ -91,7 +91,14 @@ def extract_features(
     from tspbench.config import choose
     from tspbench.device import choose_device
     from tspbench.encoders import ENCODERS, load_encoder
-    from tspbench.stages.extract import Extraction, TrainedEncoder, check_readable, class_scores, extract
+    from tspbench.stages.extract import (
+        Extraction,
+        TrainedEncoder,
+        action_labels,
+        check_readable,
+        class_scores,
+        extract,
+    )
     from tspbench.storage.class_scores import write_class_scores
     from tspbench.storage.features import FeatureFiles
     from tspbench.storage.hashes import hash_file
@@ -102,6 +109,8 @@ def extract_features(
     if not skip_unreadable:
         check_readable(next(iter(files.values())))
     module, weights = load_encoder(encoder, checkpoint)
+    if class_scores_out is not None:
+        action_labels(weights, checkpoint)
     source = str(weights.card["source"]) if checkpoint is None else hash_file(checkpoint)
     how = Extraction(
         stride_frames=stride_frames or module.preprocessing.clip_frames,
@@ -137,7 +146,7 @@ def evaluate_features(
     from tspbench.stages.evaluate import Evaluation, evaluate_tal
     from tspbench.stages.train import LocalizerSettings
 
-    rows = dict(_row(text) for text in features)
+    rows = _rows(features)
     published = LocalizerSettings(name=localizer).model_dump(mode="json")
     settings = validated(LocalizerSettings, applied(published, changes), "the settings of evaluate")
     opened = _open(dataset, seed)
@@ -240,8 +249,14 @@ def _videos(dataset: str | None, videos: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _row(text: str) -> tuple[str, list[Path]]:
-    name, equals, paths = text.partition("=")
-    if not equals or not name or not paths:
-        raise UserError(f"--features {text}: expected NAME=FILE.h5, such as tsp=features/tsp.h5.")
-    return name, [Path(path) for path in paths.split(",")]
+def _rows(features: Sequence[str]) -> dict[str, list[Path]]:
+    """Return name → files of texts such as tsp=train.h5,valid.h5."""
+    rows: dict[str, list[Path]] = {}
+    for text in features:
+        name, equals, paths = text.partition("=")
+        if not equals or not name or not paths:
+            raise UserError(f"--features {text}: expected NAME=FILE.h5, such as tsp=features/tsp.h5.")
+        if name in rows:
+            raise UserError(f"--features {text}: there is another row {name!r}: give each row a name of its own.")
+        rows[name] = [Path(path) for path in paths.split(",")]
+    return rows

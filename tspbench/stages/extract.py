@@ -12,7 +12,7 @@ import torch
 from tspbench.encoders import AnyEncoder
 from tspbench.errors import UserError
 from tspbench.progress import Advance
-from tspbench.storage.checkpoints import read_weights
+from tspbench.storage.checkpoints import Weights, read_weights
 from tspbench.storage.class_scores import ClassScores
 from tspbench.storage.features import FeatureFiles, RowMeaning, Rows, VideoFeatures, assemble, write_part
 from tspbench.storage.hashes import hash_data
@@ -132,12 +132,25 @@ def class_scores(features: FeatureFiles, checkpoint: Path) -> ClassScores:
         UserError: the checkpoint has no action head or does not name its labels.
     """
     weights = read_weights(checkpoint)
-    labels = weights.card.get("labels")
-    if "action" not in weights.heads or not isinstance(labels, list):
-        raise UserError(f"{checkpoint} has no action head with named labels: give a checkpoint of tspbench pretrain.")
+    labels = action_labels(weights, checkpoint)
     weight, bias = (weights.heads["action"][part].numpy() for part in ("weight", "bias"))
     scores = {video: mean_clip_probabilities(features.rows(video), weight, bias) for video in sorted(features.videos)}
-    return ClassScores(tuple(map(str, labels)), scores)
+    return ClassScores(labels, scores)
+
+
+def action_labels(weights: Weights, checkpoint: Path | None) -> tuple[str, ...]:
+    """Return the classes of the action head, in the order of its outputs.
+
+    Raises:
+        UserError: there is no action head, or the checkpoint does not name its labels.
+    """
+    labels = weights.card.get("labels")
+    if "action" not in weights.heads or not isinstance(labels, list):
+        raise UserError(
+            f"{checkpoint or 'The published file'} has no action head with named labels, which class scores need: "
+            "give a --checkpoint of tspbench pretrain."
+        )
+    return tuple(map(str, labels))
 
 
 @torch.inference_mode()
