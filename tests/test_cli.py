@@ -146,6 +146,7 @@ MISTAKES = {
     "evaluate --task tal --dataset nowhere --features a=b.h5 --out OUT": "nowhere",
     f"{TABLE} --features a=nowhere.h5": "nowhere.h5",
     f"{TABLE} --features nowhere.h5": "NAME=FILE.h5",
+    f"{TABLE} --features a=FEATURES --features a=FEATURES": "another row 'a'",
     f"{TABLE} --features a=FEATURES --class-scores nowhere.json": "nowhere.json",
     f"{TABLE} --features a=FEATURES --localizer gatd": "did you mean 'gtad'?",
     f"{TABLE} --features a=FEATURES --set fit.epohcs=1": "did you mean 'epochs'?",
@@ -252,6 +253,12 @@ def test_a_truncated_video_loses_nothing_but_itself(checkpoint, tmp_path):
     shutil.copy(whole, folder / "v16.mp4")
     assert run(*command).exit_code == 0
     assert len(FeatureFiles([out]).videos) == 17
+
+
+def test_class_scores_without_an_action_head(checkpoint, dataset, tmp_path):
+    command = ["extract", "--checkpoint", checkpoint, "--dataset", dataset, "--out", tmp_path / "out.h5"]
+    assert_one_sentence(run(*command, "--class-scores", tmp_path / "scores.json"), checkpoint, "no action head")
+    assert not (tmp_path / "out.h5").exists()
 
 
 def test_a_single_truncated_video(tmp_path):
