@@ -42,22 +42,35 @@ def test_the_first_clips_are_those_of_the_reference(encoder):
     reference = np.load(shared("golden/r3d_18_seed0_long_jump_stride16.npy"))
     video = shared("data/videos/long_jump_30fps.mp4")
     with decoding({"v": video}, encoder.preprocessing, 1) as decoded:
-        batch = next(iter(clip_batches(decoded, encoder.preprocessing, 16, 3, CPU, {})))
+        batch = next(iter(clip_batches(decoded, encoder.preprocessing, 16, 2, CPU, {})))
     features = encoder(batch.clips).numpy()
-    assert relative_error(features, reference[:3]) < 1e-5
-    assert relative_error(features, reference[1:4]) > 1e-3  # so that the line above says something
+    assert relative_error(features, reference[:2]) < 1e-5
+    assert relative_error(features, reference[1:3]) > 1e-3  # so that the line above says something
 
 
-@pytest.mark.skipif("TSPBENCH_SLOW" not in os.environ, reason="half a minute a video: set TSPBENCH_SLOW=1 to run it")
-@pytest.mark.parametrize("name", ["long_jump_30fps", "long_jump_original"])
-def test_whole_videos(encoder, tmp_path, name):
+@torch.inference_mode()
+def test_the_original_shows_the_same(encoder):
+    """At 24.83 frames a second it has other frames, and was encoded another way: near, but not the same."""
     reference = np.load(shared("golden/r3d_18_seed0_long_jump_stride16.npy"))
-    videos = {name: shared(f"data/videos/{name}.mp4")}
+    video = shared("data/videos/long_jump_original.mp4")
+    with decoding({"v": video}, encoder.preprocessing, 1) as decoded:
+        batch = next(iter(clip_batches(decoded, encoder.preprocessing, 16, 2, CPU, {})))
+    features = encoder(batch.clips).numpy()
+    # Random weights say little of a clip: what tells clips apart is what is left without their mean.
+    mean = reference.mean(axis=0)
+    distances = np.linalg.norm(features[:, None] - reference[None], axis=2)
+    assert distances.argmin(axis=1).tolist() == [0, 1]
+    assert distances.min(axis=1).max() < 0.1 * np.linalg.norm(reference - mean, axis=1).mean()
+
+
+@pytest.mark.skipif("TSPBENCH_SLOW" not in os.environ, reason="half a minute: set TSPBENCH_SLOW=1 to run it")
+def test_a_whole_video_as_a_user_extracts_it(encoder, tmp_path):
+    reference = np.load(shared("golden/r3d_18_seed0_long_jump_stride16.npy"))
+    videos = {"v": shared("data/videos/long_jump_30fps.mp4")}
     extract(TrainedEncoder(encoder, "r3d_18", "seed 0"), videos, tmp_path / "f.h5", Extraction(16), silent)
-    rows = FeatureFiles([tmp_path / "f.h5"]).rows(name)
+    rows = FeatureFiles([tmp_path / "f.h5"]).rows("v")
     assert rows.shape == reference.shape == (32, 512)
-    # The original shows the same at 24.83 frames a second: other frames and another encoding, near the same features.
-    assert relative_error(rows, reference) < {"long_jump_30fps": 1e-5, "long_jump_original": 0.2}[name]
+    assert relative_error(rows, reference) < 1e-5
 
 
 def test_the_grid_of_the_original_gives_as_many_clips():
