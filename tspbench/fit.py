@@ -36,7 +36,7 @@ class FitSettings(Settings):
         gamma: see there.
         select: the weights that are kept: of the epoch with the best validation, or the last.
         precision: "fp32", "bf16" (autocast), or "auto": bf16 on a GPU.
-        workers: processes that prepare batches; 0: this one.
+        workers: processes that prepare batches; 0: this one; none: up to 8 for a GPU, this one for the CPU.
     """
 
     epochs: int = Field(ge=1)
@@ -50,7 +50,7 @@ class FitSettings(Settings):
     gamma: float = Field(0.1, gt=0)
     select: Literal["best", "last"] = "last"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    workers: int = Field(0, ge=0)
+    workers: int | None = Field(None, ge=0)
 
 
 @dataclass(frozen=True)

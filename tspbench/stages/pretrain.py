@@ -1,5 +1,6 @@
 """Videos → encoder checkpoint, by one of the pretraining methods."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from tspbench.batches import VALIDATION, ClipBatches, ClipDataset, ClipReader
+from tspbench.batches import CACHE_BYTES, VALIDATION, ClipBatches, ClipDataset, ClipReader
 from tspbench.config import Settings, choose
 from tspbench.datasets import Dataset, find_videos
 from tspbench.encoders import AnyEncoder
@@ -119,13 +120,17 @@ def pretrain(
         Figures for the record: counts, accuracy of each head each epoch, which epoch was kept.
     """
     method = _build(encoder, lesson, settings, seed)
-    reader = ClipReader(lesson.videos, encoder.preprocessing)
     torch_device = torch.device(device)
+    workers = settings.fit.workers
+    if workers is None:
+        workers = 0 if torch_device.type == "cpu" else min(8, os.cpu_count() or 1)
+    # Training and validation have workers of their own, and each worker a cache of its own.
+    reader = ClipReader(lesson.videos, encoder.preprocessing, CACHE_BYTES // max(1, 2 * workers))
 
     def batches(segments: Sequence[LabelledSegment]) -> ClipBatches:
         gvf = lesson.gvf if settings.needs_gvf() else None
         dataset = ClipDataset(reader, encoder.preprocessing, segments, gvf, settings.clips_per_segment, seed)
-        return ClipBatches(dataset, settings.fit.batch_size, torch_device, settings.fit.workers)
+        return ClipBatches(dataset, settings.fit.batch_size, torch_device, workers)
 
     training, validation = batches(lesson.training), batches(lesson.validation)
 
