@@ -85,7 +85,8 @@ def _columns(record: Record | None) -> Mapping[str, str]:
     metrics = _metrics(record) if record else {}
     if not metrics or set(COLUMNS) <= set(metrics):
         return COLUMNS
-    return {key: "average" if key == "average_mAP" else key for key in metrics}
+    thresholds = {key: key for key in metrics if key != "average_mAP"}
+    return {**thresholds, "average_mAP": "average"}
 
 
 def _cell(record: Record | None, metric: str) -> str:
