@@ -62,7 +62,7 @@ def _problem(model: type[BaseModel], error: dict[str, object]) -> str:
     if error["type"] == "missing":
         return f"{dotted!r} is missing"
     found = f", found {error['input']!r}" if not isinstance(error["input"], dict) else ""
-    message = str(error["msg"])
+    message = str(error["msg"]).removeprefix("Value error, ")
     return f"{dotted!r}: {message[:1].lower()}{message[1:]}{found}"
 
 

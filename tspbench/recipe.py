@@ -14,6 +14,7 @@ from tspbench.datasets.synthetic import SyntheticSettings
 from tspbench.encoders import ENCODERS
 from tspbench.errors import UserError
 from tspbench.pretraining import METHODS
+from tspbench.stages.evaluate import slug
 from tspbench.stages.pretrain import PretrainSettings
 from tspbench.stages.train import LocalizerSettings, localizer_config
 from tspbench.storage.recipes import read_toml
@@ -149,7 +150,13 @@ def check_names(recipe: Recipe, where: str) -> None:
         earlier.append(name)
     if recipe.class_scores_from is not None:
         choose(f"pretraining ('class_scores_from' in {where})", recipe.class_scores_from, earlier)
+    folders: dict[str, str] = {}
     for row in recipe.rows:
+        if slug(row.name) in folders:
+            raise UserError(
+                f"{where}: the rows {folders[slug(row.name)]!r} and {row.name!r} would share a folder: rename one."
+            )
+        folders[slug(row.name)] = row.name
         _check_encoder(row.features, [RANDOM, KINETICS, *earlier], f"features of row {row.name!r} in {where}")
     localizer_config(recipe.localizer, ENCODERS[recipe.encoder].feature_dim)
 
