@@ -200,7 +200,7 @@ def global_features(paths: Iterable[Path], pooling: str) -> dict[str, NDArray[np
     """
     files = FeatureFiles(paths)
     if files.is_vectors():
-        return read_vectors(files.paths[0])
+        return {video: vector for path in files.paths for video, vector in read_vectors(path).items()}
     pool = np.max if pooling == "max" else np.mean
     return {video: pool(files.rows(video), axis=0) for video in sorted(files.videos)}
 
@@ -208,10 +208,11 @@ def global_features(paths: Iterable[Path], pooling: str) -> dict[str, NDArray[np
 def _build(encoder: AnyEncoder, lesson: Lesson, settings: PretrainSettings, seed: int) -> Any:
     kind = METHODS[choose("method", settings.method, METHODS)]
     heads = tuple(choose(f"head of {settings.method}", head, kind.all_heads) for head in settings.heads)
+    heads = heads or kind.all_heads
+    for head in settings.loss_weights:
+        choose("trained head (loss_weights)", head, heads)
     gvf_dim = len(next(iter(lesson.gvf.values()))) if lesson.gvf and settings.needs_gvf() else 0
-    options = HeadOptions(
-        encoder.feature_dim, len(lesson.labels), heads or kind.all_heads, gvf_dim, settings.loss_weights
-    )
+    options = HeadOptions(encoder.feature_dim, len(lesson.labels), heads, gvf_dim, settings.loss_weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind(encoder, options)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.tspbench.helpers import names, one_sentence
 from tspbench.storage.hashes import hash_file
-from tspbench.storage.records import Record, fingerprint, outputs_are_whole, read_record, write_record
+from tspbench.storage.records import Record, claim, fingerprint, outputs_are_whole, read_record, write_record
 
 RECORD = Record(
     stage="score",
@@ -60,3 +60,13 @@ def test_outputs_are_whole_only_as_they_were_written(tmp_path):
     assert not outputs_are_whole(tmp_path, record)
     (tmp_path / "out.bin").unlink()
     assert not outputs_are_whole(tmp_path, record)
+
+
+def test_a_folder_is_claimed_for_one_work_at_a_time(tmp_path):
+    folder = tmp_path / "data"
+    claim(folder, "key 1")
+    (folder / "partial").write_text("half")
+    claim(folder, "key 1")
+    assert (folder / "partial").exists()  # the same work goes on
+    claim(folder, "key 2")
+    assert names(folder) == ["work.txt"]  # other work starts anew
