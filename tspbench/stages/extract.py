@@ -14,7 +14,15 @@ from tspbench.errors import UserError
 from tspbench.progress import Advance
 from tspbench.storage.checkpoints import Weights, read_weights
 from tspbench.storage.class_scores import ClassScores
-from tspbench.storage.features import FeatureFiles, RowMeaning, Rows, VideoFeatures, assemble, write_part
+from tspbench.storage.features import (
+    FeatureFiles,
+    RowMeaning,
+    Rows,
+    VideoFeatures,
+    assemble,
+    finished_videos,
+    write_part,
+)
 from tspbench.storage.hashes import hash_data
 from tspbench.storage.video import scan_video
 from tspbench.streaming import clip_batches, decoding
@@ -85,27 +93,23 @@ def extract(
     )
     folder = out.with_name(f"{out.name}.parts")
     module = encoder.module.to(how.device).to(memory_format=torch.channels_last_3d).eval()
+    stamps = {name: _stamp([asdict(meaning), how.batch_size, name], path) for name, path in videos.items()}
+    finished = finished_videos(folder, stamps)
     unreadable: dict[str, UserError] = {}
-    parts: list[Path] = []
     names = sorted(videos)
     advance(0, len(names))
     for first in range(0, len(names), VIDEOS_PER_PART):
-        group = {name: videos[name] for name in names[first : first + VIDEOS_PER_PART]}
-        key = hash_data([asdict(meaning), how.batch_size, [[name, *_stamp(path)] for name, path in group.items()]])
-        part = folder / f"{key[:32]}.h5"
-        if not part.exists():
-            report = _from(first, len(names), advance)
-            features = _extract_group(module, group, how, unreadable, report)
-            if any(name in unreadable for name in group):
-                # Never taken for done: the unreadable ones are tried again next time, beside what was computed.
-                part = part.with_suffix(".partial.h5")
-            write_part(part, features)
-        parts.append(part)
+        group = {name: videos[name] for name in names[first : first + VIDEOS_PER_PART] if name not in finished}
+        features = _extract_group(module, group, how, unreadable, _from(first, len(names), advance)) if group else {}
+        if features:
+            part = folder / f"{hash_data([stamps[name] for name in features])[:32]}.h5"
+            write_part(part, features, stamps)
+            finished |= dict.fromkeys(features, part)
         advance(min(first + VIDEOS_PER_PART, len(names)), len(names))
     skipped = {name: str(error) for name, error in unreadable.items()}
     if skipped and (len(skipped) == len(names) or not how.skip_unreadable):
         raise _failed(skipped, len(names), folder)
-    assemble(out, parts, meaning, skipped)
+    assemble(out, finished, meaning, skipped)
     for part in folder.glob("*"):
         part.unlink()
     folder.rmdir()
@@ -186,12 +190,10 @@ def _from(first: int, total: int, advance: Advance) -> Callable[[int], None]:
     return lambda done: advance(first + done, total)
 
 
-def _stamp(path: Path) -> list[object]:
-    """Return what tells whether a video was exchanged since its part was written."""
-    if not path.is_file():
-        return [str(path)]
-    status = path.stat()
-    return [str(path), status.st_size, status.st_mtime_ns]
+def _stamp(how: list[object], path: Path) -> str:
+    """Return a key of a video's rows: how they are made, and which file they are made from."""
+    status = path.stat() if path.is_file() else None
+    return hash_data([how, str(path), status and status.st_size, status and status.st_mtime_ns])
 
 
 def _failed(skipped: Mapping[str, str], total: int, folder: Path) -> UserError:

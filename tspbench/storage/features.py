@@ -7,6 +7,7 @@ from typing import Final
 
 import h5py
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from tspbench.clips import clip_centres
@@ -49,39 +50,53 @@ class VideoFeatures:
     decoder: str
 
 
-def write_part(path: Path, features: Mapping[str, VideoFeatures]) -> None:
-    """Write the features of a few videos atomically: HDF5 itself does not survive a kill in mid-write."""
+def write_part(path: Path, features: Mapping[str, VideoFeatures], stamps: Mapping[str, str]) -> None:
+    """Write the features of a few videos atomically: HDF5 itself does not survive a kill in mid-write.
+
+    Args:
+        path: the file to write.
+        features: video → its features.
+        stamps: video → what its rows were made from; `finished_videos` finds them again by it.
+    """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["stamps"] = orjson.dumps({name: stamps[name] for name in features}).decode()
         for name, video in features.items():
             _write_video(file, name, video)
 
 
-def assemble(path: Path, parts: Iterable[Path], meaning: RowMeaning, skipped: Mapping[str, str]) -> None:
+def finished_videos(folder: Path, stamps: Mapping[str, str]) -> dict[str, Path]:
+    """Return the videos whose rows lie in a part in ``folder``, made from what their stamp says → that part."""
+    found: dict[str, Path] = {}
+    for part in sorted(folder.glob("*.h5")):
+        with _open_file(part) as file:
+            its_stamps = orjson.loads(file.attrs["stamps"])
+        found |= {name: part for name, stamp in its_stamps.items() if stamps.get(name) == stamp}
+    return found
+
+
+def assemble(path: Path, parts: Mapping[str, Path], meaning: RowMeaning, skipped: Mapping[str, str]) -> None:
     """Join parts into the feature file, atomically.
 
     Args:
         path: the file to write.
-        parts: files of `write_part`.
+        parts: video → the part that holds it.
         meaning: what every row is.
         skipped: videos left out → why.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format"] = FORMAT
-        for key, value in asdict(meaning).items():
-            file.attrs[key] = value
+        _write_meaning(file, meaning)
         file.attrs["skipped"] = sorted(f"{name}: {reason}" for name, reason in skipped.items())
-        for part in parts:
+        for part in sorted(set(parts.values())):
             with h5py.File(part, "r") as source:
                 for name in source:
-                    source.copy(name, file)
+                    if parts.get(name) == part:
+                        source.copy(name, file)
 
 
 def write_features(path: Path, features: Mapping[str, VideoFeatures], meaning: RowMeaning) -> None:
     """Write a whole feature file atomically."""
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format"] = FORMAT
-        for key, value in asdict(meaning).items():
-            file.attrs[key] = value
+        _write_meaning(file, meaning)
         for name, video in features.items():
             _write_video(file, name, video)
 
@@ -210,6 +225,12 @@ def _open_file(path: Path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         raise UserError(f"{path} is not a readable H5 file ({error}): make or copy it again.") from error
+
+
+def _write_meaning(file: h5py.File, meaning: RowMeaning) -> None:
+    file.attrs["format"] = FORMAT
+    for key, value in asdict(meaning).items():
+        file.attrs[key] = value
 
 
 def _write_video(file: h5py.File, name: str, video: VideoFeatures) -> None:

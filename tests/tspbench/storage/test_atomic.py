@@ -90,11 +90,15 @@ def _large_state():
     return {"weight": torch.zeros(40_000)}
 
 
+def _large_features():
+    return VideoFeatures(np.ones((400, 64), dtype=np.float32), 1.0, "none")
+
+
 WRITERS = {
     "text": lambda path: write_text(path, "x" * 100_000),
     "torch": lambda path: write_state(path, _large_state()),
     "safetensors": lambda path: write_weights(path, Weights("tiny", _large_state(), {}, {})),
-    "hdf5": lambda path: write_part(path, {"v": VideoFeatures(np.ones((400, 64), dtype=np.float32), 1.0, "none")}),
+    "hdf5": lambda path: write_part(path, {"v": _large_features()}, {"v": "stamp"}),
     "video": lambda path: write_video(path, (np.roll(numbered(0), k * 7, axis=1) for k in range(400)), 12),
 }
 

@@ -13,6 +13,7 @@ from tspbench.storage.features import (
     RowMeaning,
     VideoFeatures,
     assemble,
+    finished_videos,
     read_vectors,
     write_features,
     write_part,
@@ -54,10 +55,12 @@ def test_a_whole_file_says_what_its_rows_are(tmp_path):
 
 def test_parts_join_into_the_same_as_one_piece(tmp_path):
     videos = {f"v{k}": video(k + 1, seed=k) for k in range(5)}
-    write_part(tmp_path / "a.h5", {name: videos[name] for name in ("v0", "v3")})
-    write_part(tmp_path / "b.h5", {name: videos[name] for name in ("v1", "v2", "v4")})
-    write_part(tmp_path / "none.h5", {})
-    parts = [tmp_path / f"{name}.h5" for name in ("a", "b", "none")]
+    stamps = {name: f"made from {name}" for name in videos}
+    write_part(tmp_path / "a.h5", {name: videos[name] for name in ("v0", "v3")}, stamps)
+    write_part(tmp_path / "b.h5", {name: videos[name] for name in ("v1", "v2", "v4")}, stamps)
+    write_part(tmp_path / "none.h5", {}, stamps)
+    parts = finished_videos(tmp_path, stamps)
+    assert {name: part.stem for name, part in parts.items()} == {"v0": "a", "v3": "a", "v1": "b", "v2": "b", "v4": "b"}
     assemble(tmp_path / "joined.h5", parts, MEANING, {"v9": "it is broken", "v8": "it is gone"})
     joined = FeatureFiles([tmp_path / "joined.h5"])
     assert joined.videos == set(videos)
@@ -69,6 +72,16 @@ def test_parts_join_into_the_same_as_one_piece(tmp_path):
     for name, expected in videos.items():
         assert_array_equal(joined.rows(name), expected.rows)
         assert joined.duration(name, None) == expected.duration
+
+
+def test_a_video_that_was_exchanged_is_not_taken_from_a_part(tmp_path):
+    write_part(tmp_path / "a.h5", {name: video(2, seed=1) for name in ("v0", "v1")}, {"v0": "old", "v1": "old"})
+    assert finished_videos(tmp_path, {"v0": "new", "v1": "old"}) == {"v1": tmp_path / "a.h5"}
+    write_part(tmp_path / "b.h5", {"v0": video(3, seed=2)}, {"v0": "new"})
+    parts = finished_videos(tmp_path, {"v0": "new", "v1": "old"})
+    assemble(tmp_path / "joined", parts, MEANING, {})
+    joined = FeatureFiles([tmp_path / "joined"])
+    assert (len(joined.rows("v0")), len(joined.rows("v1"))) == (3, 2)
 
 
 def test_files_without_attributes_are_rows_spread_over_the_video(tmp_path):
