@@ -95,7 +95,8 @@ def test_a_list_of_labels_decides_which_classes_there_are(files, tmp_path):
             "tal",
             "activtynet",
             "test",
-            "'activtynet' is not a known protocol (did you mean 'activitynet'?); known are activitynet, thumos14.",
+            "'activtynet' is not a known protocol (did you mean 'activitynet'?); known are activitynet, "
+            "activitynet-file-order, thumos14.",
         ),
         (
             "tal",
