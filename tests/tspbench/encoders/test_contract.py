@@ -88,7 +88,8 @@ def test_frames_are_scaled_resized_cut_and_normalised():
     mean = torch.tensor([0.43216, 0.394666, 0.37645]).view(3, 1, 1)
     std = torch.tensor([0.22803, 0.22145, 0.216989]).view(3, 1, 1)
     assert ours.shape == (3, 3, 112, 112)
-    assert_allclose(ours, ((x - mean) / std).transpose(0, 1), atol=1e-6)
+    # With one thread torch rounds where a place lies otherwise than with several; one grey level is 0.017.
+    assert_allclose(ours, ((x - mean) / std).transpose(0, 1), atol=2e-5)
 
 
 def test_frames_of_the_right_size_are_not_resized():
