@@ -13,7 +13,7 @@ from tspbench.storage.features import RowMeaning, VideoFeatures, write_features
 CLASSES = ("jump", "run")
 SETTINGS = LocalizerSettings(
     name="gtad",
-    config={"steps": 16, "max_duration": 16, "hidden_1d": 16, "hidden_2d": 8, "hidden_3d": 16},
+    config={"steps": 8, "max_duration": 8, "hidden_1d": 16, "hidden_2d": 8, "hidden_3d": 16},
     fit=FitSettings(epochs=2, batch_size=3, optimizer="adam", learning_rates={"localizer": 0.005}),
 )
 MEANING = RowMeaning("tiny", "w", clip_frames=6, stride_frames=6, frame_rate=12.0, feature_dim=4, precision="fp32")

@@ -16,7 +16,7 @@ def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("set")
     dataset = write_set(folder)
     files = FeatureFiles([write_rows(folder / "f.h5", dataset)])
-    return FeatureVideos(files, read_annotations(dataset.annotations).subset("train"), CLASSES, 16)
+    return FeatureVideos(files, read_annotations(dataset.annotations).subset("train"), CLASSES, 8)
 
 
 def train(videos, folder, settings=SETTINGS, seed=0, advance=silent):
@@ -25,12 +25,12 @@ def train(videos, folder, settings=SETTINGS, seed=0, advance=silent):
 
 
 def test_a_localizer_is_trained_and_written(videos, tmp_path):
-    fit = SETTINGS.fit.model_copy(update={"epochs": 10})
+    fit = SETTINGS.fit.model_copy(update={"epochs": 25})
     figures = train(videos, tmp_path, SETTINGS.model_copy(update={"fit": fit}))
     assert figures["training_videos"] == 5
-    assert figures["kept_epoch"] == 9
+    assert figures["kept_epoch"] == 24
     losses = [entry["total_loss"] for entry in figures["epochs"]]
-    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
     weights = read_weights(tmp_path / LOCALIZER_FILE)
     assert weights.card["localizer"] == "gtad"
     assert weights.card["config"] == SETTINGS.config
@@ -61,8 +61,8 @@ def test_the_seed_decides(videos, tmp_path):
 def test_what_does_not_fit_is_one_sentence():
     for change, parts in (
         ({"name": "gtat"}, ["'gtat'", "did you mean 'gtad'?"]),
-        ({"config": {"step": 16}}, ["localizer gtad", "'step'", "did you mean 'steps'?"]),
-        ({"config": {"steps": "16"}}, ["localizer gtad", "'steps'"]),
+        ({"config": {"step": 8}}, ["localizer gtad", "'step'", "did you mean 'steps'?"]),
+        ({"config": {"steps": "8"}}, ["localizer gtad", "'steps'"]),
     ):
         with one_sentence(*parts):
             new_localizer(SETTINGS.model_copy(update=change), 4, 0)
