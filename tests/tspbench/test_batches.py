@@ -80,6 +80,15 @@ def test_other_clips_in_the_next_epoch_and_the_same_again_for_the_same(videos):
     assert not torch.equal(first[0], other)
 
 
+def test_the_same_place_and_segment_give_another_clip_in_another_epoch_and_seed(videos):
+    keys = [(epoch, place, 0) for epoch in range(3) for place in range(3)]
+    clips = [dataset(videos, seed=seed)[key][0] for key in keys for seed in (0, 1)]
+    cuts = {str(shown(clip)) for clip in clips}
+    assert len(cuts) > 9  # of 18 draws from 21 starts, mirrored or not
+    by_epoch = [[str(shown(dataset(videos)[(epoch, place, 0)][0])) for place in range(3)] for epoch in range(3)]
+    assert by_epoch[0] != by_epoch[1] != by_epoch[2]
+
+
 def test_clips_do_not_depend_on_the_size_of_batches(videos):
     small, large = (epoch_of(ClipBatches(dataset(videos), size, CPU, workers=0), 3) for size in (1, 12))
     assert all(torch.equal(a, b) for a, b in zip(small, large, strict=True))
