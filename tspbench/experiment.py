@@ -130,7 +130,7 @@ class Experiment:
 
     def _extracted(self, source: str, data: str) -> Path:
         dataset = self.dataset(data)
-        name = source if source in (*self.recipe.pretrain, KINETICS) else slug(source)
+        name = _features_name(self.recipe, source)
         folder = self.out / "features" / (name if data == self.recipe.target else f"{name}-on-{data}")
         encoder, weights = self._encoder(source)
         videos = find_videos(dataset.videos)
@@ -185,6 +185,13 @@ class Experiment:
         return folder / CLASS_SCORES_FILE
 
 
+def _features_name(recipe: Recipe, source: str) -> str:
+    """Return the folder of an encoder's features; `RANDOM` alone is that of random features, not of an encoder."""
+    if source in (*recipe.pretrain, KINETICS):
+        return source
+    return "random-encoder" if source == RANDOM else f"{slug(Path(source).stem)}-{hash_file(Path(source))[:8]}"
+
+
 def planned_stages(recipe: Recipe) -> list[tuple[str, str]]:
     """Return what a recipe does: (stage, folder below the run's), in order."""
     planned = [("generate", f"data/{key}") for key, source in recipe.data.items() if source in DATASETS]
@@ -193,8 +200,7 @@ def planned_stages(recipe: Recipe) -> list[tuple[str, str]]:
     def plan_features(source: str) -> None:
         if source not in extracted:
             extracted.append(source)
-            name = source if source in (*recipe.pretrain, KINETICS, RANDOM) else slug(source)
-            planned.append(("random features" if source == RANDOM else "extract", f"features/{name}"))
+            planned.append(("extract", f"features/{_features_name(recipe, source)}"))
 
     for name, stage in recipe.pretrain.items():
         if stage.needs_gvf() and stage.gvf_features is None and stage.data == recipe.target:
@@ -203,8 +209,11 @@ def planned_stages(recipe: Recipe) -> list[tuple[str, str]]:
     if recipe.class_scores_from:
         plan_features(recipe.class_scores_from)
         planned.append(("class scores", "class_scores"))
-    for row in sorted(recipe.rows, key=lambda row: row.features == RANDOM):
-        plan_features(row.features)
+    for row in recipe.rows:
+        if row.features != RANDOM:
+            plan_features(row.features)
+    if any(row.features == RANDOM for row in recipe.rows):
+        planned.append(("random features", f"features/{RANDOM}"))
     for row in recipe.rows:
         planned += [(verb, f"rows/{slug(row.name)}/{verb}") for verb in ("train", "predict", "score")]
     return planned

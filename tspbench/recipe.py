@@ -158,6 +158,10 @@ def check_names(recipe: Recipe, where: str) -> None:
             )
         folders[slug(row.name)] = row.name
         _check_encoder(row.features, [RANDOM, KINETICS, *earlier], f"features of row {row.name!r} in {where}")
+    if recipe.rows and all(row.features == RANDOM for row in recipe.rows):
+        raise UserError(
+            f"{where}: every row has random features, which take their shape from others: add an encoder's."
+        )
     localizer_config(recipe.localizer, ENCODERS[recipe.encoder].feature_dim)
 
 

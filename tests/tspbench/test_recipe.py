@@ -165,3 +165,8 @@ def test_reading_changes_nothing_on_disk(tmp_path):
     write_toml(tmp_path / "mine.toml", CONTENT)
     read_recipe(str(tmp_path / "mine.toml"), ["seed=4"])
     assert read_toml(tmp_path / "mine.toml") == CONTENT
+
+
+def test_random_features_alone_have_no_shape():
+    with one_sentence("every row has random features"):
+        read_recipe("smoke", ['rows=[{name="floor", features="random"}]'])

@@ -97,11 +97,16 @@ def find_videos(folder: Path) -> dict[str, Path]:
     """Return the videos of a folder by name, without suffix and without the ``v_`` of ActivityNet's files.
 
     Raises:
-        UserError: the folder does not exist or holds no video.
+        UserError: the folder does not exist, holds no video, or two of one name.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder that holds the videos.")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
     if not paths:
         raise UserError(f"{folder} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))}): give another folder.")
-    return {path.stem.removeprefix("v_"): path for path in paths}
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = path.stem.removeprefix("v_")
+        if found.setdefault(name, path) != path:
+            raise UserError(f"{found[name]} and {path} are both the video {name!r}: take one out of the folder.")
+    return found

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from tspbench import __version__
 from tspbench.encoders import AnyEncoder
 from tspbench.errors import UserError
 from tspbench.progress import Advance
@@ -93,7 +94,8 @@ def extract(
     )
     folder = out.with_name(f"{out.name}.parts")
     module = encoder.module.to(how.device).to(memory_format=torch.channels_last_3d).eval()
-    stamps = {name: _stamp([asdict(meaning), how.batch_size, name], path) for name, path in videos.items()}
+    made = [__version__, asdict(meaning), how.batch_size, how.device]
+    stamps = {name: _stamp([*made, name], path) for name, path in videos.items()}
     finished = finished_videos(folder, stamps)
     unreadable: dict[str, UserError] = {}
     names = sorted(videos)

@@ -155,18 +155,18 @@ class FeatureFiles:
         return rows
 
     def duration(self, video: str, annotated: float | None) -> float:
-        """Return the length of ``video`` in seconds: as annotated, else as decoded.
+        """Return the length of ``video`` in seconds: as annotated (and not 0), else as decoded.
 
         Raises:
             UserError: neither is known.
         """
         decoded = self._file(video)[video].attrs.get("duration")
-        if annotated is None and decoded is None:
+        if not annotated and decoded is None:
             raise UserError(
                 f"{self.paths[0]}, entry {video!r}: neither the annotations nor the features say how long the video "
                 'is: add "duration" to the annotation file.'
             )
-        return float(annotated if annotated is not None else decoded)
+        return float(annotated or decoded)
 
     def centres(self, video: str, count: int, duration: float) -> NDArray[np.float64]:
         """Return the (count,) instants in seconds that the rows stand for.

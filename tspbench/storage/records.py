@@ -49,11 +49,23 @@ def fingerprint(stage: str, settings: Mapping[str, object], inputs: Mapping[str,
 
 
 def claim(folder: Path, key: str) -> None:
-    """Make ``folder`` the place of the work ``key``: its own partial results are kept, those of other work removed."""
+    """Make ``folder`` the place of the work ``key``: its own partial results are kept, those of other work removed.
+
+    Raises:
+        UserError: the folder holds files and was never claimed: they are somebody's, and stay.
+    """
     mark = folder / "work.txt"
+    # Temporary files, which a kill leaves behind, are hidden ones.
+    if not mark.is_file() and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UserError(f"{folder} holds files that no run of tspbench put there: choose another --out, or move them.")
     if not mark.is_file() or mark.read_text("utf-8") != key:
-        shutil.rmtree(folder, ignore_errors=True)
+        # Renamed first: a kill while files are removed must not leave some of them without the mark.
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.is_dir():
+            folder.rename(old)
         write_text(mark, key)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def record_path(folder: Path) -> Path:

@@ -287,3 +287,10 @@ def test_videos_are_found_by_name(tmp_path):
         find_videos(tmp_path / "folder.mp4")
     with one_sentence(tmp_path / "none", "is not a folder"):
         find_videos(tmp_path / "none")
+
+
+def test_two_files_of_one_video_are_refused(tmp_path):
+    for name in ("v_first.mp4", "first.mkv"):
+        (tmp_path / name).touch()
+    with one_sentence("v_first.mp4", "first.mkv", "both the video 'first'"):
+        find_videos(tmp_path)

@@ -70,3 +70,11 @@ def test_a_folder_is_claimed_for_one_work_at_a_time(tmp_path):
     assert (folder / "partial").exists()  # the same work goes on
     claim(folder, "key 2")
     assert names(folder) == ["work.txt"]  # other work starts anew
+    assert names(tmp_path) == ["data"]
+
+
+def test_a_folder_with_files_of_somebody_is_not_claimed(tmp_path):
+    (tmp_path / "mine.mp4").write_bytes(b"precious")
+    with one_sentence(tmp_path, "choose another --out"):
+        claim(tmp_path, "key")
+    assert names(tmp_path) == ["mine.mp4"]
