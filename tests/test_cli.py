@@ -137,6 +137,11 @@ def test_score_gives_the_official_numbers(case, protocol, tmp_path):
 
 TABLE = "evaluate --task tal --dataset DATASET --out OUT"
 MISTAKES = {
+    "scroe --task tal": "No such command 'scroe'; see `tspbench --help`",
+    "score --task tall --predictions P --ground-truth G": "'tall' is not one of 'tal'; see `tspbench score --help`",
+    "score --predictions P --ground-truth G": "Missing option '--task'",
+    "score --task tal --prediction P --ground-truth G": "No such option: --prediction",
+    "extract --stride-frames 0 --out OUT": "'--stride-frames'",
     "score --task tal --predictions nowhere.json --ground-truth nowhere.json": "nowhere.json",
     "score --task tal --predictions P --ground-truth G --protocol activtynet": "did you mean 'activitynet'?",
     "extract --encoder tiny --videos nowhere.mp4 --out OUT": "nowhere.mp4",

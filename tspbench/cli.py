@@ -25,6 +25,10 @@ from tspbench.errors import UserError
 # ruff: noqa: PLC0415 - `--help` of any command must not load torch: each command imports what it needs
 
 
+# What typer raises for an unknown option, command or value; of its own classes only the heir is public.
+_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+
+
 class _Group(TyperGroup):
     """Turns a user's mistake into one sentence on stderr and exit code 2, and Ctrl-C into 130."""
 
@@ -33,6 +37,11 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except UserError as error:
             print(f"Error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from error
+        except _USAGE_ERROR as error:
+            command = error.ctx.command_path if error.ctx else "tspbench"
+            problem = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+            print(f"Error: {problem}; see `{command} --help`.", file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             print("Interrupted: the same command goes on from here.", file=sys.stderr)
