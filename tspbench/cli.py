@@ -39,7 +39,7 @@ class _Group(TyperGroup):
             print(f"Error: {error}", file=sys.stderr)
             raise typer.Exit(2) from error
         except _USAGE_ERROR as error:
-            command = error.ctx.command_path if error.ctx else "tspbench"
+            command = " ".join(["tspbench", *(error.ctx.command_path.split()[1:] if error.ctx else [])])
             problem = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
             print(f"Error: {problem}; see `{command} --help`.", file=sys.stderr)
             raise typer.Exit(2) from error
