@@ -137,7 +137,7 @@ def test_score_gives_the_official_numbers(case, protocol, tmp_path):
 
 TABLE = "evaluate --task tal --dataset DATASET --out OUT"
 MISTAKES = {
-    "scroe --task tal": "No such command 'scroe'; see `tspbench --help`",
+    "scroe --task tal": "No such command 'scroe' (did you mean 'score'?); see `tspbench --help`",
     "score --task tall --predictions P --ground-truth G": "'tall' is not one of 'tal'; see `tspbench score --help`",
     "score --predictions P --ground-truth G": "Missing option '--task'",
     "score --task tal --prediction P --ground-truth G": "No such option: --prediction",

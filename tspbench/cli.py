@@ -1,6 +1,7 @@
 """Every command; each body is one call."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,7 @@ class _Group(TyperGroup):
         except _USAGE_ERROR as error:
             command = " ".join(["tspbench", *(error.ctx.command_path.split()[1:] if error.ctx else [])])
             problem = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+            problem = re.sub(r"\. Did you mean (.*\?)$", r" (did you mean \1)", problem)
             print(f"Error: {problem}; see `{command} --help`.", file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
