@@ -34,11 +34,6 @@ def frame_grid(timestamps: NDArray[np.float64], duration: float, frame_rate: flo
     return (after - nearer_before).astype(np.int64)
 
 
-def clip_count(frames: int, clip_frames: int, stride_frames: int) -> int:
-    """How many whole clips fit: the last incomplete one is dropped; a video shorter than one clip has one, padded."""
-    return max(1, (frames - clip_frames) // stride_frames + 1)
-
-
 def clip_centres(count: int, clip_frames: int, stride_frames: int, frame_rate: float) -> NDArray[np.float64]:
     """Return the (count,) instants in seconds at the middle of each clip [k * stride, k * stride + clip_frames)."""
     return np.arange(count, dtype=np.float64) * (stride_frames / frame_rate) + clip_frames / 2 / frame_rate

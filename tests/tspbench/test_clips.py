@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from tspbench.clips import clip_centres, clip_count, clip_frames_at, frame_grid, segment_clip_starts
+from tspbench.clips import clip_centres, clip_frames_at, frame_grid, segment_clip_starts
 
 
 def constant(frames, rate):
@@ -86,28 +86,6 @@ def test_the_grid_is_ascending_in_range_and_as_long_as_the_video(gaps, last, rat
     instants = np.arange(len(grid)) / rate
     nearest = np.abs(times[:, None] - instants).min(axis=0)
     assert_allclose(np.abs(times[grid] - instants), nearest, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("frames", "clip", "stride", "expected"),
-    [
-        (16, 16, 16, 1),
-        (31, 16, 16, 1),
-        (32, 16, 16, 2),
-        (526, 16, 16, 32),
-        (17, 16, 1, 2),
-        (3, 16, 16, 1),
-        (25, 4, 10, 3),
-    ],
-)
-def test_the_last_incomplete_clip_is_dropped_but_there_is_always_one(frames, clip, stride, expected):
-    assert clip_count(frames, clip, stride) == expected
-
-
-@given(st.integers(1, 400), st.integers(1, 32), st.integers(1, 50))
-def test_clips_are_counted_as_they_can_be_cut(frames, clip, stride):
-    starts = range(0, max(1, frames - clip + 1), stride)
-    assert clip_count(frames, clip, stride) == len(starts)
 
 
 def test_centres_by_hand():
