@@ -7,28 +7,40 @@ once.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from evaluation import detection
+from evaluation.captions import Captions
 from evaluation.detection import DetectionResult, DetectionStatistics
 from evaluation.overlap import temporal_iou
-from evaluation.protocols import PROTOCOLS, Protocol
+from evaluation.protocols import (
+    CAPTIONING_PROTOCOLS,
+    DETECTION_PROTOCOLS,
+    PROPOSAL_PROTOCOLS,
+    PROTOCOLS,
+    CaptioningProtocol,
+    DetectionProtocol,
+    ProposalProtocol,
+    Protocol,
+)
 from evaluation.segments import CLASS_AGNOSTIC, GroundTruth, Predictions
-from evaluation.signature import ground_truth_hash, score_signature
+from evaluation.signature import ground_truth_hash, references_hash, score_signature
+from evaluation.video_sets import VIDEO_SETS, VideoSet
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of ``METRICS``.
+    """One row of ``METRICS``; the types are those of its module.
 
     Attributes:
         name: what the signature of a score calls it.
-        statistics: (ground truth, predictions, protocol) → per-video arrays.
-        score: (statistics) → result.
+        statistics: (ground truth, predictions, protocol) → per-video arrays, which have ``videos``.
+        score: (statistics, video_weights=None) → result, which has ``metrics()``: name → fraction.
     """
 
     name: str
-    statistics: Callable[[GroundTruth, Predictions, Protocol], DetectionStatistics]
-    score: Callable[[DetectionStatistics], DetectionResult]
+    statistics: Callable[[Any, Any, Any], Any]
+    score: Callable[..., Any]
 
 
 METRICS: dict[str, Metric] = {
@@ -36,16 +48,26 @@ METRICS: dict[str, Metric] = {
 }
 
 __all__ = [
+    "CAPTIONING_PROTOCOLS",
     "CLASS_AGNOSTIC",
+    "DETECTION_PROTOCOLS",
     "METRICS",
+    "PROPOSAL_PROTOCOLS",
     "PROTOCOLS",
+    "VIDEO_SETS",
+    "CaptioningProtocol",
+    "Captions",
+    "DetectionProtocol",
     "DetectionResult",
     "DetectionStatistics",
     "GroundTruth",
     "Metric",
     "Predictions",
+    "ProposalProtocol",
     "Protocol",
+    "VideoSet",
     "ground_truth_hash",
+    "references_hash",
     "score_signature",
     "temporal_iou",
 ]

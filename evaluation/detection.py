@@ -22,7 +22,7 @@ import numpy as np
 
 from evaluation.file_order import file_order
 from evaluation.matching import match, total_order
-from evaluation.protocols import Protocol
+from evaluation.protocols import DetectionProtocol
 from evaluation.segments import Booleans, Floats, GroundTruth, Integers, Predictions
 
 # The video index of predictions outside the subset: it points at the last weight, which is always 1.
@@ -46,7 +46,7 @@ class DetectionStatistics:
         ground_truth_label: index into ``labels`` of each annotated segment, int64 (M,).
     """
 
-    protocol: Protocol
+    protocol: DetectionProtocol
     videos: tuple[str, ...]
     labels: tuple[str, ...]
     prediction: Integers
@@ -83,13 +83,14 @@ class DetectionResult:
         return {**{f"mAP@{threshold:.2f}": value for threshold, value in pairs}, "average_mAP": self.average_map}
 
 
-def statistics(ground_truth: GroundTruth, predictions: Predictions, protocol: Protocol) -> DetectionStatistics:
+def statistics(ground_truth: GroundTruth, predictions: Predictions, protocol: DetectionProtocol) -> DetectionStatistics:
     """Match ``predictions`` to ``ground_truth`` at the thresholds of ``protocol``.
 
     Raises:
         ValueError: a prediction has no label, or one that ``ground_truth`` does not know.
     """
-    predictions = predictions.aligned_to(ground_truth)
+    ground_truth = protocol.scoped(ground_truth)
+    predictions = protocol.scoped_predictions(predictions).aligned_to(ground_truth)
     if np.any(predictions.label < 0):
         row = np.flatnonzero(predictions.label < 0)[0]
         raise ValueError(f"Detections need a label, received the class-agnostic label -1 in row {row}.")
@@ -108,7 +109,7 @@ def statistics(ground_truth: GroundTruth, predictions: Predictions, protocol: Pr
     )
 
 
-def _order(predictions: Predictions, protocol: Protocol) -> Integers:
+def _order(predictions: Predictions, protocol: DetectionProtocol) -> Integers:
     """Return the indices that sort predictions by label, and within a label by who matches first."""
     if protocol.ties == "file":
         return file_order(predictions)
@@ -188,5 +189,9 @@ def _result(statistics: DetectionStatistics, average_precision: Floats, defined:
         average_precision=average_precision,
         mean_average_precision=np.array(means),
         average_map=math.fsum(means) / len(means),
-        undefined_labels=tuple(name for index, name in enumerate(statistics.labels) if index not in held),
+        undefined_labels=tuple(
+            name
+            for index, name in enumerate(statistics.labels)
+            if index not in held and name != statistics.protocol.ignored_label
+        ),
     )

@@ -19,8 +19,6 @@ import numpy as np
 
 from evaluation.segments import Booleans, Floats, GroundTruth, Integers, Predictions
 
-TIE_RULE = "score,video,start,end,label"
-
 
 def total_order(predictions: Predictions) -> Integers:
     """Return the indices that bring predictions into their fixed total order, int64 (N,).

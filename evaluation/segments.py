@@ -4,6 +4,7 @@ Times are seconds and segments are [start, end). A segment of length zero is leg
 some; a segment that ends before it starts, and a time or score that is not finite, are errors.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,14 +41,26 @@ class GroundTruth:
     label: Integers
 
     def __post_init__(self) -> None:
-        _check_names("GroundTruth.videos", self.videos)
-        _check_names("GroundTruth.labels", self.labels)
-        _check_indices("GroundTruth.video", self.video, 0, len(self.videos), len(self.video))
-        _check_segments("GroundTruth", self.start, self.end, len(self.video))
-        _check_indices("GroundTruth.label", self.label, 0, len(self.labels), len(self.video))
+        check_names("GroundTruth.videos", self.videos)
+        check_names("GroundTruth.labels", self.labels)
+        check_indices("GroundTruth.video", self.video, 0, len(self.videos), len(self.video))
+        check_segments("GroundTruth", self.start, self.end, len(self.video))
+        check_indices("GroundTruth.label", self.label, 0, len(self.labels), len(self.video))
 
     def __len__(self) -> int:
         return len(self.video)
+
+    def where(self, kept: Booleans) -> "GroundTruth":
+        """Return the segments that ``kept``, bool (N,), marks; the videos and labels stay."""
+        return replace(self, video=self.video[kept], start=self.start[kept], end=self.end[kept], label=self.label[kept])
+
+    def of_videos(self, names: Sequence[str]) -> "GroundTruth":
+        """Return the part of ``names``, each of which must be one of ``videos``."""
+        place = np.full(len(self.videos), -1, dtype=np.int64)
+        index = {name: number for number, name in enumerate(self.videos)}
+        place[[index[name] for name in names]] = np.arange(len(names))
+        part = self.where(place[self.video] >= 0)
+        return replace(part, videos=tuple(names), video=place[part.video])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +89,26 @@ class Predictions:
     labels: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _check_names("Predictions.videos", self.videos)
-        _check_names("Predictions.labels", self.labels)
-        _check_indices("Predictions.video", self.video, 0, len(self.videos), len(self.video))
-        _check_segments("Predictions", self.start, self.end, len(self.video))
+        check_names("Predictions.videos", self.videos)
+        check_names("Predictions.labels", self.labels)
+        check_indices("Predictions.video", self.video, 0, len(self.videos), len(self.video))
+        check_segments("Predictions", self.start, self.end, len(self.video))
         _check_finite("Predictions.score", self.score, len(self.video))
-        _check_indices("Predictions.label", self.label, CLASS_AGNOSTIC, len(self.labels), len(self.video))
+        check_indices("Predictions.label", self.label, CLASS_AGNOSTIC, len(self.labels), len(self.video))
 
     def __len__(self) -> int:
         return len(self.video)
+
+    def where(self, kept: Booleans) -> "Predictions":
+        """Return the predictions that ``kept``, bool (N,), marks; the names stay."""
+        return replace(
+            self,
+            video=self.video[kept],
+            start=self.start[kept],
+            end=self.end[kept],
+            score=self.score[kept],
+            label=self.label[kept],
+        )
 
     def aligned_to(self, ground_truth: GroundTruth) -> "Predictions":
         """Return the same predictions, pointing into the names of ``ground_truth``.
@@ -115,7 +139,8 @@ class Predictions:
         )
 
 
-def _check_names(what: str, names: tuple[str, ...]) -> None:
+def check_names(what: str, names: tuple[str, ...]) -> None:
+    """Raise ValueError if a name comes twice."""
     if len(set(names)) != len(names):
         twice = next(name for index, name in enumerate(names) if name in names[:index])
         raise ValueError(f"{what} must name each entry once, received {twice!r} twice.")
@@ -135,14 +160,16 @@ def _check_finite(what: str, array: Floats, length: int) -> None:
         raise ValueError(f"{what} must be finite, received {array[bad[0]]} in row {bad[0]}.")
 
 
-def _check_indices(what: str, array: Integers, lowest: int, stop: int, length: int) -> None:
+def check_indices(what: str, array: Integers, lowest: int, stop: int, length: int) -> None:
+    """Raise ValueError unless ``array`` is int64 (length,) within [lowest, stop)."""
     _check_array(what, array, np.int64, length)
     bad = np.flatnonzero((array < lowest) | (array >= stop))
     if bad.size:
         raise ValueError(f"{what} must lie in [{lowest}, {stop}), received {array[bad[0]]} in row {bad[0]}.")
 
 
-def _check_segments(what: str, start: Floats, end: Floats, length: int) -> None:
+def check_segments(what: str, start: Floats, end: Floats, length: int) -> None:
+    """Raise ValueError unless both are finite float64 (length,) and no segment ends before it starts."""
     _check_finite(f"{what}.start", start, length)
     _check_finite(f"{what}.end", end, length)
     bad = np.flatnonzero(end < start)

@@ -5,31 +5,35 @@ Two scores can be compared only if their signatures are equal: same metric, rule
 
 import hashlib
 import json
+from collections.abc import Sequence
 
-from evaluation.matching import TIE_RULE
-from evaluation.protocols import Protocol
+from evaluation.captions import Captions, all_videos
+from evaluation.protocols import Protocol, SegmentProtocol
 from evaluation.segments import GroundTruth
 
+Truth = GroundTruth | Sequence[Captions]
 
-def score_signature(metric: str, protocol: Protocol, ground_truth: GroundTruth, version: str) -> str:
+
+def score_signature(metric: str, protocol: Protocol, ground_truth: Truth, version: str) -> str:
     """Return the signature of a score by ``metric`` on ``ground_truth``, computed by tspbench ``version``.
 
-    The fields are: metric, protocol, thresholds, interpolation, tie rule, number of videos, number of annotated
-    segments, the hash of the ground truth, version.
+    The fields are: metric, the rules of the protocol, number of videos, number of annotated segments, the hash of
+    the ground truth (both without what the protocol excludes), version.
+
+    Args:
+        metric: its name in ``METRICS``.
+        protocol: its rules.
+        ground_truth: annotated segments, or the reference files of captions.
+        version: of the code.
     """
-    thresholds = ",".join(f"{threshold:.2f}" for threshold in protocol.thresholds)
-    fields = (
-        metric,
-        f"protocol:{protocol.name}",
-        f"tIoU:{protocol.comparison}{thresholds}",
-        f"AP:{protocol.interpolation}",
-        f"ties:{TIE_RULE if protocol.ties == 'fixed' else protocol.ties}",
-        f"videos:{len(ground_truth.videos)}",
-        f"segments:{len(ground_truth)}",
-        f"truth:{ground_truth_hash(ground_truth)}",
-        f"tspbench:{version}",
-    )
-    return "|".join(fields)
+    if isinstance(ground_truth, GroundTruth):
+        scoped = protocol.scoped(ground_truth) if isinstance(protocol, SegmentProtocol) else ground_truth
+        videos, segments, digest = len(scoped.videos), len(scoped), ground_truth_hash(scoped)
+    else:
+        videos, segments = len(all_videos(ground_truth)), sum(len(file) for file in ground_truth)
+        digest = references_hash(ground_truth)
+    counts = (f"videos:{videos}", f"segments:{segments}", f"truth:{digest}")
+    return "|".join((metric, *protocol.rules(), *counts, f"tspbench:{version}"))
 
 
 def ground_truth_hash(ground_truth: GroundTruth) -> str:
@@ -48,5 +52,22 @@ def ground_truth_hash(ground_truth: GroundTruth) -> str:
             strict=True,
         )
     )
-    content = json.dumps([sorted(ground_truth.videos), segments])
-    return hashlib.sha256(content.encode()).hexdigest()[:8]
+    return _digest([sorted(ground_truth.videos), segments])
+
+
+def references_hash(references: Sequence[Captions]) -> str:
+    """Return eight hexadecimal digits of the SHA-256 of reference files, whatever the order of files and rows."""
+    files = [
+        sorted(
+            (file.videos[video], start + 0.0, end + 0.0, sentence)
+            for video, start, end, sentence in zip(
+                file.video.tolist(), file.start.tolist(), file.end.tolist(), file.sentences, strict=True
+            )
+        )
+        for file in references
+    ]
+    return _digest([all_videos(references), sorted(files)])
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]

@@ -67,6 +67,6 @@ def test_a_recipe_is_called_as_its_file():
     }
 
 
-@pytest.mark.parametrize("table", [DATASETS, PROTOCOLS], ids=["datasets", "protocols"])
+@pytest.mark.parametrize("table", [DATASETS, *PROTOCOLS.values()], ids=["datasets", *PROTOCOLS])
 def test_other_keys_are_names_for_the_command_line(table):
     assert all(re.fullmatch(r"[a-z0-9]+([-_][a-z0-9]+)*", key) for key in table)

@@ -199,7 +199,11 @@ def _table_of(kind: str) -> dict[str, str]:
     if kind == "protocols":
         from evaluation.protocols import PROTOCOLS
 
-        return {name: protocol.source for name, protocol in PROTOCOLS.items()}
+        return {
+            f"{task} · {name}": protocol.source
+            for task, protocols in PROTOCOLS.items()
+            for name, protocol in protocols.items()
+        }
     if kind == "recipes":
         from tspbench.recipe import SHIPPED, read_recipe
 

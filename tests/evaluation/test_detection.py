@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import PROTOCOLS, Protocol, detection
+from evaluation import DETECTION_PROTOCOLS, DetectionProtocol, detection
 from tests.evaluation import oracle
 from tests.evaluation.helpers import predicted, truth
 
-HALF = Protocol("half", (0.5,), ">=", "all-point", "these tests")
-THUMOS14 = PROTOCOLS["thumos14"]
+HALF = DetectionProtocol(name="half", thresholds=(0.5,), source="these tests")
+THUMOS14 = DETECTION_PROTOCOLS["thumos14"]
 VIDEOS, LABELS = ("a", "b", "c"), ("jump", "run")
 
 # Few distinct values, so that equal scores, equal overlaps and equal segments are common.
@@ -196,7 +196,7 @@ def test_the_order_of_many_classes_changes_nothing_to_the_last_bit():
 def test_perfect_predictions_score_one(truth_rows, data):
     scores = data.draw(st.lists(SCORES, min_size=len(truth_rows), max_size=len(truth_rows)))
     rows = [(*row, score) for row, score in zip(truth_rows, scores, strict=True)]
-    assert set(evaluate(truth_rows, rows, PROTOCOLS["activitynet"]).metrics().values()) == {1.0}
+    assert set(evaluate(truth_rows, rows, DETECTION_PROTOCOLS["activitynet"]).metrics().values()) == {1.0}
 
 
 @quick

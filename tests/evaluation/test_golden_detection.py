@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from evaluation import PROTOCOLS, GroundTruth, Predictions, detection
+from evaluation import DETECTION_PROTOCOLS, GroundTruth, Predictions, detection
 from tests.evaluation import oracle
 from tests.evaluation.helpers import shared
 from tspbench.storage.annotations import read_annotations
@@ -31,7 +31,7 @@ def golden(case: str) -> dict:
 
 
 def evaluate(case: str, predictions: Predictions) -> detection.DetectionResult:
-    return detection.score(detection.statistics(inputs(case)[0], predictions, PROTOCOLS[PROTOCOL_OF[case]]))
+    return detection.score(detection.statistics(inputs(case)[0], predictions, DETECTION_PROTOCOLS[PROTOCOL_OF[case]]))
 
 
 @pytest.mark.parametrize("case", [ACTIVITYNET, THUMOS14])
@@ -60,7 +60,7 @@ def test_map_of_a_file_whose_scores_are_all_equal():
 
 def test_file_order_protocol_meets_the_official_score_of_tied_predictions():
     ground_truth, predictions = inputs(SAMPLE)
-    protocol = PROTOCOLS["activitynet-file-order"]
+    protocol = DETECTION_PROTOCOLS["activitynet-file-order"]
     result = detection.score(detection.statistics(ground_truth, predictions, protocol))
     assert result.mean_average_precision == pytest.approx(golden(SAMPLE)["mAP"], abs=1e-9)
     assert result.average_map == pytest.approx(golden(SAMPLE)["average_mAP"], abs=1e-9)

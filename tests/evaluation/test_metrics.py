@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from evaluation import METRICS, PROTOCOLS, detection
+from evaluation import DETECTION_PROTOCOLS, METRICS, detection
 from tests.evaluation.helpers import predicted, truth
 
 
@@ -9,7 +9,7 @@ def test_every_metric_goes_from_statistics_to_named_scores():
     ground_truth = truth([("a", "run", 0.0, 1.0)])
     predictions = predicted([("a", "run", 0.0, 1.0, 0.5)])
     for metric in METRICS.values():
-        result = metric.score(metric.statistics(ground_truth, predictions, PROTOCOLS["thumos14"]))
+        result = metric.score(metric.statistics(ground_truth, predictions, DETECTION_PROTOCOLS["thumos14"]))
         assert set(result.metrics().values()) == {1.0}
 
 

@@ -1,14 +1,15 @@
 import pytest
 
-from evaluation import PROTOCOLS, ground_truth_hash, score_signature
+from evaluation import DETECTION_PROTOCOLS, ground_truth_hash, score_signature
 from tests.evaluation.helpers import truth
 
 ROWS = [("a", "run", 0.0, 1.0), ("b", "jump", 2.0, 3.0)]
 
 
 def test_one_readable_line():
-    assert score_signature("mAP", PROTOCOLS["thumos14"], truth(ROWS, videos=("a", "b", "c")), "1.2.3") == (
-        "mAP|protocol:thumos14|tIoU:>=0.30,0.40,0.50,0.60,0.70|AP:all-point|ties:score,video,start,end,label|"
+    assert score_signature("mAP", DETECTION_PROTOCOLS["thumos14"], truth(ROWS, videos=("a", "b", "c")), "1.2.3") == (
+        "mAP|protocol:thumos14|tIoU:0.30,0.40,0.50,0.60,0.70|ties:score,video,start,end,label|matching:detection|"
+        "AP:all-point|"
         f"videos:3|segments:2|truth:{ground_truth_hash(truth(ROWS, videos=('a', 'b', 'c')))}|tspbench:1.2.3"
     )
 

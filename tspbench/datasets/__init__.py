@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evaluation.protocols import PROTOCOLS
+from evaluation.protocols import DETECTION_PROTOCOLS
 from tspbench.config import Settings, choose, validated
 from tspbench.datasets.synthetic import SyntheticSettings, write_trimmed, write_untrimmed
 from tspbench.errors import UserError
@@ -29,7 +29,7 @@ class DatasetCard(Settings):
         name: how tables call the set.
         annotations: file in ActivityNet JSON format.
         videos: folder of videos named after the annotation file's entries.
-        protocol: key of `evaluation.protocols.PROTOCOLS`.
+        protocol: key of `evaluation.protocols.DETECTION_PROTOCOLS`.
         splits: role ("training", "validation") → subset name in the annotation file.
     """
 
@@ -79,7 +79,7 @@ def open_dataset(name_or_folder: str, seed: int = 0, report: Report | None = Non
         folder = Path("runs") / "data" / f"{name_or_folder}-seed{seed}"
         generate(name_or_folder, folder, SyntheticSettings(), seed, report or _silent)
     card = validated(DatasetCard, read_toml(folder / CARD), str(folder / CARD))
-    choose(f"protocol in {folder / CARD}", card.protocol, PROTOCOLS)
+    choose(f"protocol in {folder / CARD}", card.protocol, DETECTION_PROTOCOLS)
     return Dataset(card.name, folder, folder / card.annotations, folder / card.videos, card.protocol, card.splits)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from evaluation.protocols import PROTOCOLS
+from evaluation.protocols import DETECTION_PROTOCOLS
 from tspbench.batches import FeatureVideos
 from tspbench.datasets import Dataset
 from tspbench.errors import UserError
@@ -165,7 +165,7 @@ def _evaluate_row(what: Evaluation, name: str, files: FeatureFiles, folder: Path
     predicted = run_stage("predict", folder / "predict", settings, weights, [PREDICTIONS_FILE], find)
 
     def score(_key: str) -> Mapping[str, object]:
-        protocol = PROTOCOLS[what.dataset.protocol]
+        protocol = DETECTION_PROTOCOLS[what.dataset.protocol]
         truth = annotations.ground_truth(what.dataset.subset("validation"))
         if agnostic:
             truth = replace(truth, labels=labels, label=np.zeros_like(truth.label))

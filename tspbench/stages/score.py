@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation import METRICS, PROTOCOLS, score_signature
+from evaluation import DETECTION_PROTOCOLS, METRICS, score_signature
 from evaluation.detection import OUTSIDE, DetectionResult, DetectionStatistics
-from evaluation.protocols import Protocol
+from evaluation.protocols import DetectionProtocol
 from evaluation.segments import GroundTruth, Predictions
 from tspbench import __version__
 from tspbench.config import choose
@@ -23,7 +23,7 @@ class ScoreReport:
 
     Attributes:
         task: key of ``evaluation.METRICS``.
-        protocol: key of ``evaluation.PROTOCOLS``.
+        protocol: key of ``evaluation.DETECTION_PROTOCOLS``.
         metrics: fractions by name, such as "mAP@0.50" and "average_mAP".
         counts: what was scored and what was not, see ``score_tal``.
         signature: two reports can be compared only if theirs are equal.
@@ -62,7 +62,7 @@ def score_files(
         predictions: ActivityNet submission, .json or .json.gz.
         ground_truth: ActivityNet annotations, .json or .json.gz.
         subset: the subset of ``ground_truth`` to score on, such as "validation".
-        protocol: key of ``evaluation.PROTOCOLS``.
+        protocol: key of ``evaluation.DETECTION_PROTOCOLS``.
         json_out: where to write the report, if anywhere.
         labels: list of the classes (JSON list or .txt); every label of ``ground_truth`` if None.
 
@@ -70,17 +70,17 @@ def score_files(
         UserError: a name is unknown or a file does not fit; one sentence that says what to do.
     """
     choose("task", task, METRICS)
-    choose("protocol", protocol, PROTOCOLS)
+    choose("protocol", protocol, DETECTION_PROTOCOLS)
     classes = None if labels is None else read_labels(labels)
     truth = read_annotations(ground_truth).ground_truth(subset, classes)
-    scored = score_tal(truth, read_predictions(predictions, truth), PROTOCOLS[protocol])
+    scored = score_tal(truth, read_predictions(predictions, truth), DETECTION_PROTOCOLS[protocol])
     report = ScoreReport(task, protocol, scored.result.metrics(), scored.counts, scored.signature)
     if json_out is not None:
         write_json(json_out, asdict(report))
     return report
 
 
-def score_tal(ground_truth: GroundTruth, predictions: Predictions, protocol: Protocol) -> TalScore:
+def score_tal(ground_truth: GroundTruth, predictions: Predictions, protocol: DetectionProtocol) -> TalScore:
     """Score labelled predictions that are in memory.
 
     The counts are: ``videos`` of the subset, ``missing_videos`` of them that have no prediction (each of their

@@ -5,26 +5,25 @@ plain or gzipped; other keys are ignored. Times are seconds. Segments of length 
 some. Error messages count annotations from 1.
 """
 
-import difflib
-import gzip
-import json
-import reprlib
-import sys
-import zlib
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from evaluation.segments import GroundTruth
 from tspbench.config import choose
 from tspbench.errors import UserError
-
-_LARGEST = sys.float_info.max
+from tspbench.storage.json_files import (
+    found,
+    is_number,
+    read_content,
+    read_entries,
+    read_json,
+    segment_problem,
+    unknown_label,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,61 +125,16 @@ def read_labels(path: Path) -> tuple[str, ...]:
         UserError: the file is missing, not such a list, empty, or names a label twice.
     """
     if path.suffix == ".txt":
-        text = _content(path, "label").decode(errors="replace")
+        text = read_content(path, "label").decode(errors="replace")
         labels: object = [line.strip() for line in text.splitlines() if line.strip()]
     else:
-        labels = _read_json(path, "label")
+        labels = read_json(path, "label")
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
         raise UserError(f"{path}: expected a list of labels, found {found(labels)}; give a JSON list of strings.")
     twice = next((label for number, label in enumerate(labels) if label in labels[:number]), None)
     if twice is not None:
         raise UserError(f"{path}: expected each label once, found {twice!r} twice; remove one.")
     return tuple(labels)
-
-
-def read_entries(path: Path, key: str, kind: str) -> dict[str, object]:
-    """Return the object under ``key`` of an ActivityNet JSON file.
-
-    Args:
-        path: .json or .json.gz.
-        key: "database" or "results".
-        kind: what the file is called in messages.
-
-    Raises:
-        UserError: the file is missing, damaged or not JSON, or has no such object.
-    """
-    content = _read_json(path, kind)
-    if not isinstance(content, dict) or not isinstance(content.get(key), dict):
-        inside = content.get(key, content) if isinstance(content, dict) else content
-        raise UserError(
-            f'{path}: expected an object {{"{key}": {{video: …}}}}, found {found(inside)}; '
-            f"give an ActivityNet {kind} file."
-        )
-    entries: dict[str, object] = content[key]
-    return entries
-
-
-def is_number(value: object) -> bool:
-    """Tell whether ``value``, as read from JSON, is a finite number; True and False are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
-
-
-def segment_problem(segment: object) -> str | None:
-    """Return what was expected of a segment as read from JSON, or None if it is one."""
-    if not (isinstance(segment, list) and len(segment) == 2 and all(is_number(time) for time in segment)):
-        return 'a "segment" of two finite numbers [start, end] in seconds'
-    return None if segment[0] <= segment[1] else 'a "segment" [start, end] that does not end before it starts'
-
-
-def unknown_label(label: object, known: Collection[str]) -> str:
-    """Describe a label that is not one of ``known``, with the nearest of them."""
-    close = difflib.get_close_matches(label, known, n=1) if isinstance(label, str) else []
-    return found(label) + (f" (did you mean {close[0]!r}?)" if close else "")
-
-
-def found(value: object) -> str:
-    """Describe a value as read from JSON in a few words."""
-    return "nothing" if value is None else reprlib.repr(value)
 
 
 def _video(path: Path, name: str, entry: object) -> VideoAnnotations:
@@ -219,35 +173,3 @@ def _check_annotation(where: str, annotation: object) -> None:
     else:
         return
     raise UserError(f"{where}: expected {expected}, found {found(value)}; correct or remove this annotation.")
-
-
-def _read_json(path: Path, kind: str) -> object:
-    content = _content(path, kind)
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        # Python's own writer emits NaN, which is not JSON: its reader gets as far as the entry that is wrong.
-        try:
-            return json.loads(content)
-        except ValueError:
-            where = f"line {error.lineno} column {error.colno}"
-            raise UserError(
-                f"{path}: expected JSON, found something else at {where}; give the {kind} file as JSON."
-            ) from error
-
-
-def _content(path: Path, kind: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; give the path of the {kind} file.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give the path of the {kind} file.") from error
-    if not content.startswith(b"\x1f\x8b"):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-        raise UserError(
-            f"{path}: expected whole gzip data, found it cut off or damaged; copy the file again."
-        ) from error

@@ -13,8 +13,8 @@ import orjson
 
 from evaluation.segments import GroundTruth, Predictions
 from tspbench.errors import UserError
-from tspbench.storage.annotations import found, read_entries, segment_problem, unknown_label
 from tspbench.storage.atomic import write_bytes
+from tspbench.storage.json_files import found, read_entries, segment_problem, unknown_label
 
 _NUMBERS = (float, int)
 _LARGEST = sys.float_info.max

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation import PROTOCOLS
+from evaluation import DETECTION_PROTOCOLS
 from tests.tspbench.helpers import names, one_sentence
 from tests.tspbench.stages.feature_sets import CLASSES, SETTINGS, write_rows, write_set
 from tspbench.report import result_table
@@ -74,7 +74,7 @@ def test_rows_are_trained_predicted_and_scored(tmp_path, dataset, scores):
     folder = what.out / "rows" / "one-set"
     truth = read_annotations(dataset.annotations).ground_truth("val")
     again = score_tal(
-        truth, read_predictions(folder / "predict" / "predictions.json.gz", truth), PROTOCOLS["activitynet"]
+        truth, read_predictions(folder / "predict" / "predictions.json.gz", truth), DETECTION_PROTOCOLS["activitynet"]
     )
     record = read_record(folder / "score")
     assert record.figures["metrics"] == again.result.metrics()
@@ -118,7 +118,9 @@ def test_without_class_scores_every_class_is_an_action(tmp_path, dataset):
     truth = replace(truth, labels=("action",), label=np.zeros_like(truth.label))
     predictions = read_predictions(what.out / "rows" / "a" / "predict" / "predictions.json.gz", truth)
     assert predictions.labels == ("action",)
-    assert score_tal(truth, predictions, PROTOCOLS["activitynet"]).result.metrics() == record.figures["metrics"]
+    assert (
+        score_tal(truth, predictions, DETECTION_PROTOCOLS["activitynet"]).result.metrics() == record.figures["metrics"]
+    )
 
 
 def test_labelled_and_agnostic_scores_have_other_signatures(tmp_path, dataset, scores):

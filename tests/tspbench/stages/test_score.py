@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from evaluation import PROTOCOLS, score_signature
+from evaluation import DETECTION_PROTOCOLS, score_signature
 from tests.evaluation.helpers import predicted, truth
 from tspbench import __version__
 from tspbench.errors import UserError
@@ -71,11 +71,11 @@ def test_a_report_by_hand(files, tmp_path):
 def test_files_and_memory_agree(files):
     ground_truth = truth([("v1", "run", 0, 10), ("v2", "run", 5, 5), ("v3", "jump", 0, 1)])
     predictions = predicted([("v1", "run", 0, 5, 0.9), ("v2", "run", 5, 5, 0.8), ("v4", "run", 0, 1, 0.1)])
-    scored = score_tal(ground_truth, predictions, PROTOCOLS["thumos14"])
+    scored = score_tal(ground_truth, predictions, DETECTION_PROTOCOLS["thumos14"])
     report = score_files("tal", *files, "test", "thumos14")
     assert scored.result.metrics() == report.metrics
     assert scored.signature == report.signature
-    assert scored.signature == score_signature("mAP", PROTOCOLS["thumos14"], ground_truth, __version__)
+    assert scored.signature == score_signature("mAP", DETECTION_PROTOCOLS["thumos14"], ground_truth, __version__)
     assert scored.statistics.true_positive.shape == (3, 5)
     assert (scored.counts["videos_outside_subset"], scored.counts["predictions_outside_subset"]) == (1, 1)
 
