@@ -15,11 +15,17 @@ from tspbench.cli_options import (
     DatasetName,
     Device,
     EncoderName,
+    GroundTruthFiles,
     Kind,
     Out,
     Precision,
+    ProtocolName,
     Seed,
+    Subset,
     TaskName,
+    TrainedTaskName,
+    Unknown,
+    UnknownVideos,
 )
 from tspbench.errors import UserError
 
@@ -193,7 +199,7 @@ def extract(
 
 @app.command()
 def evaluate(
-    task: TaskName,
+    task: TrainedTaskName,
     dataset: DatasetName,
     features: Annotated[
         list[str], typer.Option("--features", metavar="NAME=F.h5[,G.h5]", help="A row: name and H5 files; repeatable.")
@@ -229,22 +235,36 @@ def evaluate(
 @app.command()
 def score(
     task: TaskName,
-    predictions: Annotated[Path, typer.Option("--predictions", help="ActivityNet submission, .json or .json.gz.")],
-    ground_truth: Annotated[Path, typer.Option("--ground-truth", help="ActivityNet annotations, .json or .json.gz.")],
-    subset: Annotated[str, typer.Option("--subset", help="Subset to score on.")] = "validation",
-    protocol: Annotated[str, typer.Option("--protocol", help="See `tspbench list protocols`.")] = "activitynet",
+    predictions: Annotated[Path, typer.Option("--predictions", help="ActivityNet, THUMOS14 or densevid submission.")],
+    ground_truth: GroundTruthFiles,
+    subset: Subset = "validation",
+    protocol: ProtocolName = None,
     labels: Annotated[
         Path | None, typer.Option("--labels", help="List of the classes (JSON or text); default: the annotations'.")
     ] = None,
+    unknown_videos: Unknown = UnknownVideos.REFUSE,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also the average precision of each class.")] = False,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Also 95 % intervals, by resampling videos.")] = False,
     json: Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")] = None,
 ) -> None:
     """Score a prediction file; needs no torch.
 
     Example: tspbench score --task tal --predictions P.json --ground-truth G.json --json score.json
     """
-    from tspbench.verbs import score_predictions
+    from tspbench.scoring_verbs import score_predictions
 
-    score_predictions(task.value, predictions, ground_truth, subset, protocol, labels=labels, json_out=json)
+    score_predictions(
+        task.value,
+        predictions,
+        ground_truth,
+        subset,
+        protocol,
+        labels=labels,
+        unknown=unknown_videos.value,
+        per_class=per_class,
+        intervals=intervals,
+        json_out=json,
+    )
 
 
 @app.command()

@@ -11,6 +11,22 @@ class Task(StrEnum):
     """What is scored."""
 
     TAL = "tal"
+    PROPOSALS = "proposals"
+    CAPTIONING = "captioning"
+
+
+class TrainedTask(StrEnum):
+    """What localizers are trained for."""
+
+    TAL = "tal"
+
+
+class UnknownVideos(StrEnum):
+    """What to do about predictions for videos that the ground truth lacks."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
+    COUNT = "count"
 
 
 class Kind(StrEnum):
@@ -39,5 +55,17 @@ Changes = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as seed=1 or fit.epochs=4; repeatable."),
 ]
 DatasetName = Annotated[str, typer.Option("--dataset", help="A folder with a dataset.toml, or synthetic.")]
-TaskName = Annotated[Task, typer.Option("--task", help="What is scored: tal is temporal action localization.")]
+TaskName = Annotated[Task, typer.Option("--task", help="What is scored: tal is action localization.")]
+TrainedTaskName = Annotated[TrainedTask, typer.Option("--task", help="tal is temporal action localization.")]
+GroundTruthFiles = Annotated[
+    list[Path], typer.Option("--ground-truth", help="Annotations, or references of captions; repeatable.")
+]
+Subset = Annotated[str, typer.Option("--subset", help="Subset to score on; captions have none.")]
+ProtocolName = Annotated[
+    str | None, typer.Option("--protocol", help="See `tspbench list protocols`; default: the task's first.")
+]
+Unknown = Annotated[
+    UnknownVideos,
+    typer.Option("--unknown-videos", help="Predictions for videos that the ground truth lacks: drop or count them."),
+]
 EncoderName = Annotated[str | None, typer.Option("--encoder", help="See `tspbench list encoders`.")]

@@ -156,31 +156,6 @@ def evaluate_features(
     say(f"Table: {out / TABLE_FILE} ({task}); records and predictions are in {out}.")
 
 
-def score_predictions(
-    task: str,
-    predictions: Path,
-    ground_truth: Path,
-    subset: str,
-    protocol: str,
-    *,
-    labels: Path | None,
-    json_out: Path | None,
-) -> None:
-    """Score a prediction file and print the metrics in percent."""
-    from tspbench.stages.score import score_files
-
-    report = score_files(task, predictions, ground_truth, subset, protocol, json_out=json_out, labels=labels)
-    table = Table()
-    table.add_column("metric")
-    table.add_column("percent", justify="right")
-    for name, value in report.metrics.items():
-        table.add_row(name, f"{100 * value:.2f}")
-    Console().print(table)
-    counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report.counts.items() if count)
-    say(f"Counted: {counts}.")
-    say(f"Signature: {report.signature}")
-
-
 def report_run(folder: Path) -> None:
     """Write and print a run's table from its records."""
     from tspbench.report import TABLE_FILE, terminal, write_table

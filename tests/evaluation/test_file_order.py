@@ -1,6 +1,6 @@
-from dataclasses import replace
-
 """The official evaluator's order of equal scores."""
+
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given

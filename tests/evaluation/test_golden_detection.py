@@ -23,7 +23,7 @@ PROTOCOL_OF = {ACTIVITYNET: "activitynet", THUMOS14: "thumos14", SAMPLE: "activi
 def inputs(case: str) -> tuple[GroundTruth, Predictions]:
     annotations = read_annotations(shared(f"golden/{golden(case)['ground_truth']}"))
     ground_truth = annotations.ground_truth(golden(case)["subset"])
-    return ground_truth, read_predictions(shared(f"golden/{case}"), ground_truth)
+    return ground_truth, read_predictions(shared(f"golden/{case}"), ground_truth, keep_unknown=case == SAMPLE)
 
 
 def golden(case: str) -> dict:

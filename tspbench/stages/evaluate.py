@@ -14,7 +14,7 @@ from tspbench.datasets import Dataset
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
 from tspbench.stages.predict import predict
-from tspbench.stages.score import score_tal
+from tspbench.stages.score import score
 from tspbench.stages.stage import run_stage
 from tspbench.stages.train import (
     LOCALIZER_FILE,
@@ -164,18 +164,19 @@ def _evaluate_row(what: Evaluation, name: str, files: FeatureFiles, folder: Path
     weights = {**inputs, "localizer": trained.outputs[LOCALIZER_FILE]}
     predicted = run_stage("predict", folder / "predict", settings, weights, [PREDICTIONS_FILE], find)
 
-    def score(_key: str) -> Mapping[str, object]:
+    def rate(_key: str) -> Mapping[str, object]:
         protocol = DETECTION_PROTOCOLS[what.dataset.protocol]
         truth = annotations.ground_truth(what.dataset.subset("validation"))
         if agnostic:
             truth = replace(truth, labels=labels, label=np.zeros_like(truth.label))
-        scored = score_tal(truth, read_predictions(folder / "predict" / PREDICTIONS_FILE, truth), protocol)
+        found = read_predictions(folder / "predict" / PREDICTIONS_FILE, truth)
+        scored = score("tal", truth, found, protocol)
         write_statistics(folder / "score" / STATISTICS_FILE, scored.statistics)
         return {"metrics": scored.result.metrics(), "counts": scored.counts, "signature": scored.signature}
 
     files_in = {"annotations": inputs["annotations"], "predictions": predicted.outputs[PREDICTIONS_FILE]}
     protocol_settings = {"protocol": what.dataset.protocol, "class_agnostic": agnostic}
-    run_stage("score", folder / "score", protocol_settings, files_in, [STATISTICS_FILE], score)
+    run_stage("score", folder / "score", protocol_settings, files_in, [STATISTICS_FILE], rate)
 
 
 def _agnostic(video: VideoAnnotations) -> VideoAnnotations:

@@ -1,20 +1,54 @@
-"""Score predictions against a ground truth; needs no torch."""
+"""Prediction file + ground truth → score with its counts and signature; needs no torch."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from evaluation import DETECTION_PROTOCOLS, METRICS, score_signature
-from evaluation.detection import OUTSIDE, DetectionResult, DetectionStatistics
-from evaluation.protocols import DetectionProtocol
+from evaluation import METRICS, PROTOCOLS, score_signature
+from evaluation.captions import Captions, all_videos
+from evaluation.detection import DetectionResult
+from evaluation.protocols import DetectionProtocol, Protocol, SegmentProtocol
 from evaluation.segments import GroundTruth, Predictions
 from tspbench import __version__
 from tspbench.config import choose
-from tspbench.storage.annotations import read_annotations, read_labels
+from tspbench.errors import UserError
+from tspbench.storage.annotations import read_labels
 from tspbench.storage.atomic import write_json
-from tspbench.storage.predictions import read_predictions
+from tspbench.storage.formats import read_any_predictions, read_ground_truth
+from tspbench.storage.predictions import check_videos
+
+CAPTIONING: Final = "captioning"
+UnknownVideos = Literal["refuse", "drop", "count"]
+
+
+class Scored(NamedTuple):
+    """A score with all that explains it; the types of result and statistics are those of the task's metric."""
+
+    result: Any
+    statistics: Any
+    counts: dict[str, int]
+    signature: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """What predictions are scored against.
+
+    Attributes:
+        task: key of ``evaluation.METRICS``.
+        protocol: one of ``evaluation.PROTOCOLS[task]``.
+        truth: annotated segments; for captioning, the reference files.
+        durations: seconds of each video of ``truth``, nan where the annotations do not say, float64 (V,); empty for
+            captioning.
+    """
+
+    task: str
+    protocol: Protocol
+    truth: Any
+    durations: np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -23,10 +57,13 @@ class ScoreReport:
 
     Attributes:
         task: key of ``evaluation.METRICS``.
-        protocol: key of ``evaluation.DETECTION_PROTOCOLS``.
+        protocol: key of ``evaluation.PROTOCOLS[task]``.
         metrics: fractions by name, such as "mAP@0.50" and "average_mAP".
-        counts: what was scored and what was not, see ``score_tal``.
+        counts: what was scored and what was not, see ``score``.
         signature: two reports can be compared only if theirs are equal.
+        intervals: 95 % interval of each metric over resampled videos, where asked for.
+        per_class: average precision by class and threshold, where asked for; null without ground truth.
+        failed: metric → why it could not be computed.
     """
 
     task: str
@@ -34,87 +71,203 @@ class ScoreReport:
     metrics: dict[str, float]
     counts: dict[str, int]
     signature: str
-
-
-class TalScore(NamedTuple):
-    """A temporal action localization score with all that explains it."""
-
-    result: DetectionResult
-    statistics: DetectionStatistics
-    counts: dict[str, int]
-    signature: str
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    per_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def score_files(
     task: str,
     predictions: Path,
-    ground_truth: Path,
-    subset: str,
-    protocol: str,
+    ground_truth: Sequence[Path],
+    subset: str = "validation",
+    protocol: str | None = None,
     *,
-    json_out: Path | None = None,
     labels: Path | None = None,
+    unknown: UnknownVideos = "refuse",
+    per_class: bool = False,
+    intervals: bool = False,
+    json_out: Path | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> ScoreReport:
-    """Score a submission file against an annotation file.
+    """Score a prediction file against ground-truth files.
 
     Args:
         task: key of ``evaluation.METRICS``.
-        predictions: ActivityNet submission, .json or .json.gz.
-        ground_truth: ActivityNet annotations, .json or .json.gz.
-        subset: the subset of ``ground_truth`` to score on, such as "validation".
-        protocol: key of ``evaluation.DETECTION_PROTOCOLS``.
-        json_out: where to write the report, if anywhere.
+        predictions: a file that ``read_scored`` reads.
+        ground_truth: files that ``read_target`` reads.
+        subset: the subset of ``ground_truth`` to score on, such as "validation"; captions have none.
+        protocol: key of ``evaluation.PROTOCOLS[task]``; None: its first.
         labels: list of the classes (JSON list or .txt); every label of ``ground_truth`` if None.
+        unknown: what to do about predictions for videos that the ground truth lacks.
+        per_class: also report the average precision of every class.
+        intervals: also report 95 % intervals over 1,000 resamples of the videos.
+        json_out: where to write the report, if anywhere.
+        report: called with (resamples done, resamples in all).
 
     Raises:
         UserError: a name is unknown or a file does not fit; one sentence that says what to do.
     """
-    choose("task", task, METRICS)
-    choose("protocol", protocol, DETECTION_PROTOCOLS)
-    classes = None if labels is None else read_labels(labels)
-    truth = read_annotations(ground_truth).ground_truth(subset, classes)
-    scored = score_tal(truth, read_predictions(predictions, truth), DETECTION_PROTOCOLS[protocol])
-    report = ScoreReport(task, protocol, scored.result.metrics(), scored.counts, scored.signature)
+    if per_class and task != "tal":
+        raise UserError(f"--per-class: expected task tal, found {task}, whose scores are not per class; leave it out.")
+    target = read_target(task, ground_truth, subset, protocol, labels)
+    scored = read_scored(target, predictions, unknown)
+    written = ScoreReport(
+        task,
+        target.protocol.name,
+        {name: value for name, value in scored.result.metrics().items() if name not in problems(scored)},
+        scored.counts,
+        scored.signature,
+        score_intervals(task, scored, report) if intervals else {},
+        _per_class(scored.result) if per_class else {},
+        problems(scored),
+    )
     if json_out is not None:
-        write_json(json_out, asdict(report))
-    return report
+        write_json(json_out, asdict(written))
+    return written
 
 
-def score_tal(ground_truth: GroundTruth, predictions: Predictions, protocol: DetectionProtocol) -> TalScore:
-    """Score labelled predictions that are in memory.
-
-    The counts are: ``videos`` of the subset, ``missing_videos`` of them that have no prediction (each of their
-    segments counts as missed), ``ground_truth`` segments and ``zero_length_ground_truth`` among them, ``labels`` and
-    those ``labels_without_ground_truth`` (left out of the mean) or ``labels_without_predictions`` (which count 0) among
-    them, ``predictions``, and ``predictions_outside_subset`` among them (false positives, of ``videos_outside_subset``
-    videos).
+def read_target(
+    task: str, ground_truth: Sequence[Path], subset: str, protocol: str | None = None, labels: Path | None = None
+) -> Target:
+    """Read what is to be scored against; several annotation files are joined, several caption files are references.
 
     Raises:
-        ValueError: a prediction has no label, or one that ``ground_truth`` does not know.
+        UserError: a name is unknown, a file does not fit, or the protocol is of another set of videos.
     """
-    metric = METRICS["tal"]
-    statistics = metric.statistics(ground_truth, predictions, protocol)
+    choose("task", task, METRICS)
+    protocols = PROTOCOLS[task]
+    rules = protocols[choose(f"protocol of {task}", protocol or next(iter(protocols)), protocols)]
+    if task == CAPTIONING:
+        from tspbench.storage.captions import read_references  # noqa: PLC0415
+
+        return Target(task, rules, tuple(read_references(path) for path in ground_truth), np.empty(0))
+    classes = None if labels is None else read_labels(labels)
+    annotations = read_ground_truth(ground_truth)
+    truth = annotations.ground_truth(subset, classes)
+    if problem := rules.video_set.problem(rules.scoped(truth) if isinstance(rules, SegmentProtocol) else truth):
+        raise UserError(f"{ground_truth[0]}: {problem}; give that ground truth or choose another protocol.")
+    seconds = [video.duration_seconds for video in annotations.subset(subset)]
+    return Target(task, rules, truth, np.array([np.nan if value is None else value for value in seconds]))
+
+
+def read_scored(target: Target, predictions: Path, unknown: UnknownVideos = "refuse") -> Scored:
+    """Read and score a prediction file.
+
+    Args:
+        target: what to score against.
+        predictions: ActivityNet submission or THUMOS14 text; a densevid submission for captioning.
+        unknown: what to do about videos that the ground truth lacks: "refuse" the file, "drop" their predictions, or
+            "count" them as wrong.
+
+    Raises:
+        UserError: the file does not fit; one sentence that says where and what to do.
+    """
+    keep = unknown != "refuse"
+    if target.task == CAPTIONING:
+        from tspbench.storage.captions import read_captions  # noqa: PLC0415
+
+        captions = read_captions(predictions)
+        check_videos(predictions, captions.videos, all_videos(target.truth), keep_unknown=keep)
+        return score(target.task, target.truth, captions, target.protocol)
+    found = read_any_predictions(predictions, target.truth, keep_unknown=keep, labelled=target.task == "tal")
+    strangers = found.video >= len(target.truth.videos)
+    if not strangers.any():
+        return score(target.task, target.truth, found, target.protocol)
+    if unknown == "count":
+        scored = score(target.task, target.truth, found, target.protocol)
+        return scored._replace(signature=f"{scored.signature}|unknown-videos:counted")
+    scored = score(target.task, target.truth, found.where(~strangers), target.protocol)
+    dropped = {
+        "unknown_videos": len(np.unique(found.video[strangers])),
+        "predictions_of_unknown_videos": int(np.count_nonzero(strangers)),
+    }
+    return scored._replace(counts={**scored.counts, **dropped}, signature=f"{scored.signature}|unknown-videos:dropped")
+
+
+def score(task: str, truth: Any, predictions: Any, protocol: Protocol) -> Scored:
+    """Score predictions that are in memory.
+
+    The counts are: ``videos`` of the ground truth, ``missing_videos`` of them that have no prediction (they count as
+    missed), ``ground_truth`` segments or sentences, ``predictions``, ``unknown_videos`` that the ground truth lacks
+    and ``predictions_of_unknown_videos``. For segments also the ``zero_length_ground_truth``; for detection also the
+    ``labels`` and those ``labels_without_ground_truth`` (left out of the mean) or ``labels_without_predictions``
+    (which count 0) among them.
+
+    Raises:
+        ValueError: the predictions do not fit the task or ``truth``.
+    """
+    metric = METRICS[task]
+    statistics = metric.statistics(truth, predictions, protocol)
     result = metric.score(statistics)
-    signature = score_signature(metric.name, protocol, ground_truth, __version__)
-    return TalScore(result, statistics, _counts(ground_truth, predictions, statistics, result), signature)
+    if isinstance(protocol, SegmentProtocol):
+        counts = _segment_counts(protocol.scoped(truth), protocol.scoped_predictions(predictions))
+        if isinstance(protocol, DetectionProtocol):
+            counts |= _label_counts(protocol.scoped(truth), predictions, result)
+    else:
+        counts = _caption_counts(truth, predictions)
+    return Scored(result, statistics, counts, score_signature(metric.name, protocol, truth, __version__))
 
 
-def _counts(
-    ground_truth: GroundTruth, predictions: Predictions, statistics: DetectionStatistics, result: DetectionResult
-) -> dict[str, int]:
-    outside = statistics.video == OUTSIDE
-    predicted_videos = len(np.unique(statistics.video[~outside]))
-    predicted_labels = np.unique(statistics.label)
-    held_labels = np.unique(ground_truth.label)
+def score_intervals(
+    task: str, scored: Scored, report: Callable[[int, int], None] | None = None
+) -> dict[str, tuple[float, float]]:
+    """Return the 95 % interval of each metric over 1,000 resamples of the videos, from a fixed seed."""
+    from evaluation.significance import confidence_interval  # noqa: PLC0415
+
+    generator = np.random.default_rng(0)
+    found = confidence_interval(METRICS[task].score, scored.statistics, generator, report=report)
+    return {name: (interval.low, interval.high) for name, interval in found.items() if name not in problems(scored)}
+
+
+def problems(scored: Scored) -> dict[str, str]:
+    """Return metric → why it could not be computed, empty if all could."""
+    found: dict[str, str] = getattr(scored.statistics, "problems", {})
+    return found
+
+
+def _per_class(result: DetectionResult) -> dict[str, dict[str, float | None]]:
+    names = [f"AP@{threshold:.2f}" for threshold in result.thresholds]
+    table: dict[str, dict[str, float | None]] = {}
+    for label, row in zip(result.labels, result.average_precision.tolist(), strict=True):
+        values = {**dict(zip(names, row, strict=True)), "average_AP": sum(row) / len(row)}
+        table[label] = {name: None if np.isnan(value) else value for name, value in values.items()}
+    return table
+
+
+def _segment_counts(truth: GroundTruth, predictions: Predictions) -> dict[str, int]:
+    video = predictions.aligned_to(truth).video
+    unknown = video >= len(truth.videos)
+    predicted = len(np.unique(video[~unknown]))
     return {
-        "videos": len(ground_truth.videos),
-        "missing_videos": len(ground_truth.videos) - predicted_videos,
-        "videos_outside_subset": len(np.unique(predictions.video)) - predicted_videos,
-        "ground_truth": len(ground_truth),
-        "zero_length_ground_truth": int(np.count_nonzero(ground_truth.start == ground_truth.end)),
-        "labels": len(ground_truth.labels),
-        "labels_without_ground_truth": len(result.undefined_labels),
-        "labels_without_predictions": len(np.setdiff1d(held_labels, predicted_labels)),
+        "videos": len(truth.videos),
+        "missing_videos": len(truth.videos) - predicted,
+        "unknown_videos": len(np.unique(video[unknown])),
+        "ground_truth": len(truth),
+        "zero_length_ground_truth": int(np.count_nonzero(truth.start == truth.end)),
         "predictions": len(predictions),
-        "predictions_outside_subset": int(np.count_nonzero(outside)),
+        "predictions_of_unknown_videos": int(np.count_nonzero(unknown)),
+    }
+
+
+def _label_counts(truth: GroundTruth, predictions: Predictions, result: DetectionResult) -> dict[str, int]:
+    named = {predictions.labels[index] for index in np.unique(predictions.label) if index >= 0}
+    held = {truth.labels[index] for index in np.unique(truth.label)}
+    return {
+        "labels": len(truth.labels),
+        "labels_without_ground_truth": len(result.undefined_labels),
+        "labels_without_predictions": len(held - named),
+    }
+
+
+def _caption_counts(references: Sequence[Captions], captions: Captions) -> dict[str, int]:
+    videos = set(all_videos(references))
+    described = {captions.videos[index] for index in np.unique(captions.video)}
+    return {
+        "videos": len(videos),
+        "missing_videos": len(videos - described),
+        "unknown_videos": len(described - videos),
+        "ground_truth": sum(len(file) for file in references),
+        "predictions": len(captions),
+        "predictions_of_unknown_videos": sum(captions.videos[index] not in videos for index in captions.video),
     }

@@ -6,12 +6,13 @@ or gzipped; only ``results`` is read. Times are seconds. Error messages count pr
 
 import gzip
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import orjson
 
-from evaluation.segments import GroundTruth, Predictions
+from evaluation.segments import CLASS_AGNOSTIC, GroundTruth, Predictions
 from tspbench.errors import UserError
 from tspbench.storage.atomic import write_bytes
 from tspbench.storage.json_files import found, read_entries, segment_problem, unknown_label
@@ -20,22 +21,29 @@ _NUMBERS = (float, int)
 _LARGEST = sys.float_info.max
 
 
-def read_predictions(path: Path, ground_truth: GroundTruth) -> Predictions:
+def read_predictions(
+    path: Path, ground_truth: GroundTruth, *, keep_unknown: bool = False, labelled: bool = True
+) -> Predictions:
     """Read a submission file, .json or .json.gz, aligned to ``ground_truth``.
-
-    As in the official evaluator, predictions for a video that the subset lacks are kept: they are false positives.
-    Their videos follow those of ``ground_truth`` in ``Predictions.videos``.
 
     A label must be one of ``ground_truth.labels``, which may hold more classes than the subset has segments of. The
     official evaluator stops at a label without a segment in the subset; here such predictions are kept and change no
     score, so that a detector of all classes can be scored on a part of the videos.
 
+    Args:
+        path: the file.
+        ground_truth: whose videos and labels the predictions are about.
+        keep_unknown: whether to keep predictions for videos that ``ground_truth`` lacks instead of refusing the file.
+            Their videos then follow those of ``ground_truth`` in ``Predictions.videos``.
+        labelled: whether predictions need a label; if False, labels are not looked at, and all predictions are
+            class-agnostic.
+
     Raises:
         UserError: the file is missing, damaged or not JSON, an entry does not fit the format (the sentence names the
-            video and the prediction), or the file shares no video with ``ground_truth``.
+            video and the prediction), a video is unknown, or the file shares no video with ``ground_truth``.
     """
     results = read_entries(path, "results", "prediction")
-    _check_common_video(path, results, ground_truth)
+    check_videos(path, results, ground_truth.videos, keep_unknown=keep_unknown)
     label_index = {label: index for index, label in enumerate(ground_truth.labels)}
     scores: list[float] = []
     starts: list[float] = []
@@ -52,7 +60,8 @@ def read_predictions(path: Path, ground_truth: GroundTruth) -> Predictions:
         for number, row in enumerate(rows, start=1):
             # Half a million rows pass here. What is right is recognised inline, what is wrong is explained elsewhere.
             try:
-                label, score, (start, end) = label_index[row["label"]], row["score"], row["segment"]
+                label = label_index[row["label"]] if labelled else CLASS_AGNOSTIC
+                score, (start, end) = row["score"], row["segment"]
                 right = (
                     type(score) in _NUMBERS
                     and type(start) in _NUMBERS
@@ -63,7 +72,8 @@ def read_predictions(path: Path, ground_truth: GroundTruth) -> Predictions:
             except (KeyError, TypeError, ValueError):
                 right = False
             if not right:
-                raise _row_error(f"{path}, video {name!r}, prediction {number}", row, label_index)
+                where = f"{path}, video {name!r}, prediction {number}"
+                raise _row_error(where, row, label_index if labelled else None)
             scores.append(score)
             starts.append(start)
             ends.append(end)
@@ -110,22 +120,42 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     write_bytes(path, gzip.compress(content, compresslevel=6, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _check_common_video(path: Path, results: dict[str, object], ground_truth: GroundTruth) -> None:
-    if results.keys().isdisjoint(ground_truth.videos):
-        inside = f"{len(results)} others such as {next(iter(results))!r}" if results else "no video at all"
+def check_videos(path: Path, named: Collection[str], known: Collection[str], *, keep_unknown: bool) -> None:
+    """Raise unless a prediction file is about videos of the ground truth.
+
+    Args:
+        path: the file, for messages.
+        named: the videos that it names.
+        known: the videos of the ground truth.
+        keep_unknown: whether some of ``named`` may be unknown.
+
+    Raises:
+        UserError: no video is known, or one is not and ``keep_unknown`` is False.
+    """
+    known = set(known)
+    strangers = [name for name in named if name not in known]
+    if len(strangers) == len(named):
+        inside = f"{len(named)} others such as {strangers[0]!r}" if strangers else "no video at all"
         raise UserError(
-            f"{path}: expected predictions for videos of the ground truth such as {ground_truth.videos[0]!r}, found "
-            f"{inside}; check the subset and how the videos are named."
+            f"{path}: expected predictions for videos of the ground truth such as {min(known)!r}, found {inside}; "
+            "check the subset and how the videos are named."
+        )
+    if strangers and not keep_unknown:
+        raise UserError(
+            f"{path}, video {strangers[0]!r}: expected a video of the ground truth, found {len(strangers):,} video(s) "
+            "that it lacks; remove them, or say with --unknown-videos whether to drop them or to count them as wrong."
         )
 
 
-def _row_error(where: str, row: object, known: dict[str, int]) -> UserError:
-    """Explain why ``row`` is not a prediction."""
+def _row_error(where: str, row: object, known: dict[str, int] | None) -> UserError:
+    """Explain why ``row`` is not a prediction; ``known`` are the labels, None if there need be none."""
+    keys = ("score", "segment") if known is None else ("label", "score", "segment")
     if not isinstance(row, dict):
-        expected, value = 'an object with "label", "score" and "segment"', found(row)
-    elif missing := [key for key in ("label", "score", "segment") if key not in row]:
+        names = " and ".join([", ".join(f'"{key}"' for key in keys[:-1]), f'"{keys[-1]}"'])
+        expected, value = f"an object with {names}", found(row)
+    elif missing := [key for key in keys if key not in row]:
         expected, value = f'the key "{missing[0]}"', found(row)
-    elif not isinstance(row["label"], str) or row["label"] not in known:
+    elif known is not None and (not isinstance(row["label"], str) or row["label"] not in known):
         expected, value = f"one of the {len(known)} labels of the ground truth", unknown_label(row["label"], known)
     elif problem := segment_problem(row["segment"]):
         expected, value = problem, found(row["segment"])

@@ -10,7 +10,7 @@ from tests.tspbench.stages.feature_sets import CLASSES, SETTINGS, write_rows, wr
 from tspbench.report import result_table
 from tspbench.stages import evaluate as module
 from tspbench.stages.evaluate import Evaluation, evaluate_tal, slug
-from tspbench.stages.score import score_tal
+from tspbench.stages.score import score
 from tspbench.storage.annotations import read_annotations
 from tspbench.storage.class_scores import ClassScores, write_class_scores
 from tspbench.storage.predictions import read_predictions
@@ -73,8 +73,11 @@ def test_rows_are_trained_predicted_and_scored(tmp_path, dataset, scores):
     # The score is that of the predictions as they lie there.
     folder = what.out / "rows" / "one-set"
     truth = read_annotations(dataset.annotations).ground_truth("val")
-    again = score_tal(
-        truth, read_predictions(folder / "predict" / "predictions.json.gz", truth), DETECTION_PROTOCOLS["activitynet"]
+    again = score(
+        "tal",
+        truth,
+        read_predictions(folder / "predict" / "predictions.json.gz", truth),
+        DETECTION_PROTOCOLS["activitynet"],
     )
     record = read_record(folder / "score")
     assert record.figures["metrics"] == again.result.metrics()
@@ -119,7 +122,8 @@ def test_without_class_scores_every_class_is_an_action(tmp_path, dataset):
     predictions = read_predictions(what.out / "rows" / "a" / "predict" / "predictions.json.gz", truth)
     assert predictions.labels == ("action",)
     assert (
-        score_tal(truth, predictions, DETECTION_PROTOCOLS["activitynet"]).result.metrics() == record.figures["metrics"]
+        score("tal", truth, predictions, DETECTION_PROTOCOLS["activitynet"]).result.metrics()
+        == record.figures["metrics"]
     )
 
 

@@ -27,7 +27,7 @@ def test_a_file_is_aligned_to_the_ground_truth(tmp_path, name):
         "v2": [{"label": "long jump", "score": 1, "segment": [2.0, 2.0]}, GOOD],
         "v1": [],
     }
-    predictions = read_predictions(written(tmp_path, {"results": results}, name), TRUTH)
+    predictions = read_predictions(written(tmp_path, {"results": results}, name), TRUTH, keep_unknown=True)
     assert predictions.videos == ("v1", "v2", "x")
     assert predictions.labels == TRUTH.labels
     assert predictions.video.tolist() == [2, 1, 1]
@@ -139,6 +139,26 @@ def test_mistakes_in_the_file(tmp_path, content, message):
     path = written(tmp_path, content)
     with pytest.raises(UserError, match=f"^{re.escape(message.replace('PATH', str(path)))}$"):
         read_predictions(path, TRUTH)
+
+
+def test_a_video_that_the_ground_truth_lacks(tmp_path):
+    path = written(tmp_path, {"results": {"v9": [GOOD], "v1": [GOOD], "v8": []}})
+    message = (
+        f"{path}, video 'v9': expected a video of the ground truth, found 2 video(s) that it lacks; remove them, or "
+        "say with --unknown-videos whether to drop them or to count them as wrong."
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        read_predictions(path, TRUTH)
+    assert read_predictions(path, TRUTH, keep_unknown=True).videos == (*TRUTH.videos, "v9", "v8")
+
+
+def test_proposals_need_no_label(tmp_path):
+    row = {"score": 0.5, "segment": [0, 1]}
+    path = written(tmp_path, {"results": {"v1": [row, {**row, "label": "anything"}]}})
+    assert read_predictions(path, TRUTH, labelled=False).label.tolist() == [-1, -1]
+    path = written(tmp_path, {"results": {"v1": [{"score": 0.5}]}})
+    with pytest.raises(UserError, match='prediction 1: expected the key "segment", found '):
+        read_predictions(path, TRUTH, labelled=False)
 
 
 def test_files_that_cannot_be_read(tmp_path):
