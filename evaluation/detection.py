@@ -1,8 +1,11 @@
 """Detection mAP at tIoU thresholds (temporal action localization).
 
-The average precision of a class at a threshold is that of the official ActivityNet evaluator: the area under the
-precision-recall curve whose precision at each recall is the highest at that recall or beyond. The mAP is the mean over
-the classes that the ground truth holds, the average mAP the mean over the thresholds.
+By the rules of the official ActivityNet evaluator, the average precision of a class at a threshold is the area under
+the precision-recall curve whose precision at each recall is the highest at that recall or beyond. By those of THUMOS
+Challenge 2014 (``TH14eventdetpr.m``) it is the mean of that precision over the recalls 0, 0.1, …, 1, segments choose
+detections instead of being chosen, and detections on Ambiguous segments are forgiven: unless one is right, it is as if
+it were not there. The mAP is the mean over the classes that the ground truth holds, the average mAP the mean over the
+thresholds.
 
 Decided here:
 
@@ -10,7 +13,11 @@ Decided here:
 - a class that the ground truth holds and no prediction names has average precision 0;
 - a class without ground truth has average precision nan, is left out of the mean, and is listed; its predictions
   change nothing. (The official evaluator stops at a prediction of such a class.)
-- a ground truth without any segment has mAP nan.
+- a ground truth without any segment has mAP nan;
+- a detection is on an ignored segment if the two have a temporal IoU above 0, whatever its class;
+- of the THUMOS rules: segments choose in the order of start and end (the MATLAB code: of the file); detections of equal
+  score stay in the protocol's order (the MATLAB code lists the right ones first); a recall of j/10 is reached with
+  exactly j tenths of the segments, compared as integers (the MATLAB code compares rounded fractions).
 
 ``statistics`` matches once; ``score`` can then be called for any number of resamples of the videos.
 """
@@ -20,8 +27,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.file_order import file_order
-from evaluation.matching import match, total_order
+from evaluation.matching import match, match_by_segment, ranked
+from evaluation.overlap import temporal_iou
 from evaluation.protocols import DetectionProtocol
 from evaluation.segments import Booleans, Floats, GroundTruth, Integers, Predictions
 
@@ -44,6 +51,8 @@ class DetectionStatistics:
         true_positive: whether row i is matched at threshold k, bool (N, K).
         ground_truth_video: index into ``videos`` of each annotated segment, int64 (M,).
         ground_truth_label: index into ``labels`` of each annotated segment, int64 (M,).
+        forgiven: whether row i is neither right nor wrong where it is not matched, because it is on an ignored segment
+            and the protocol matches by segment, bool (N,).
     """
 
     protocol: DetectionProtocol
@@ -55,6 +64,7 @@ class DetectionStatistics:
     true_positive: Booleans
     ground_truth_video: Integers
     ground_truth_label: Integers
+    forgiven: Booleans
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +99,14 @@ def statistics(ground_truth: GroundTruth, predictions: Predictions, protocol: De
     Raises:
         ValueError: a prediction has no label, or one that ``ground_truth`` does not know.
     """
-    ground_truth = protocol.scoped(ground_truth)
+    ignored, ground_truth = protocol.ignored(ground_truth), protocol.scoped(ground_truth)
     predictions = protocol.scoped_predictions(predictions).aligned_to(ground_truth)
     if np.any(predictions.label < 0):
         row = np.flatnonzero(predictions.label < 0)[0]
         raise ValueError(f"Detections need a label, received the class-agnostic label -1 in row {row}.")
-    order = _order(predictions, protocol)
+    order = ranked(predictions, predictions.label, protocol.ties)
+    by_segment = protocol.matching == "segment"
+    find = match_by_segment if by_segment else match
     video = predictions.video[order]
     return DetectionStatistics(
         protocol=protocol,
@@ -103,18 +115,22 @@ def statistics(ground_truth: GroundTruth, predictions: Predictions, protocol: De
         prediction=order,
         video=np.where(video < len(ground_truth.videos), video, OUTSIDE),
         label=predictions.label[order],
-        true_positive=match(ground_truth, predictions, order, np.array(protocol.thresholds)),
+        true_positive=find(ground_truth, predictions, order, np.array(protocol.thresholds)),
         ground_truth_video=ground_truth.video,
         ground_truth_label=ground_truth.label,
+        forgiven=_on(ignored, predictions)[order] if by_segment else np.zeros(len(order), dtype=np.bool_),
     )
 
 
-def _order(predictions: Predictions, protocol: DetectionProtocol) -> Integers:
-    """Return the indices that sort predictions by label, and within a label by who matches first."""
-    if protocol.ties == "file":
-        return file_order(predictions)
-    order = total_order(predictions)
-    return order[np.argsort(predictions.label[order], kind="stable")]
+def _on(segments: GroundTruth, predictions: Predictions) -> Booleans:
+    """Tell which predictions share time with one of ``segments`` of their video, of whatever class, bool (N,)."""
+    on = np.zeros(len(predictions), dtype=np.bool_)
+    for video in np.unique(segments.video):
+        rows, others = predictions.video == video, segments.video == video
+        predicted = np.column_stack((predictions.start[rows], predictions.end[rows]))
+        annotated = np.column_stack((segments.start[others], segments.end[others]))
+        on[rows] = np.any(temporal_iou(predicted, annotated) > 0.0, axis=1)
+    return on
 
 
 def score(statistics: DetectionStatistics, video_weights: Integers | None = None) -> DetectionResult:
@@ -129,7 +145,8 @@ def score(statistics: DetectionStatistics, video_weights: Integers | None = None
     Raises:
         ValueError: ``video_weights`` has another shape, is not of an integer type, or holds a negative number.
     """
-    weights = _weights(len(statistics.videos), video_weights)
+    # The last weight is that of predictions outside the subset.
+    weights = np.append(checked_weights(len(statistics.videos), video_weights), 1).astype(np.float64)
     row_weight = weights[statistics.video]
     count = len(statistics.labels)
     positives = np.bincount(
@@ -137,22 +154,37 @@ def score(statistics: DetectionStatistics, video_weights: Integers | None = None
     )
     # Precision has its local maxima at true positives, so that the other rows matter only by their number.
     hit_rows = np.flatnonzero(statistics.true_positive.any(axis=1))
-    seen = np.concatenate(([0.0], np.cumsum(row_weight)))
+    forgiving = statistics.protocol.matching == "segment"
+    seen = np.concatenate(([0.0], np.cumsum(row_weight * ~statistics.forgiven if forgiving else row_weight)))
     class_rows = np.searchsorted(statistics.label, np.arange(count + 1))
     class_hits = np.searchsorted(hit_rows, class_rows)
     defined = np.flatnonzero(positives > 0)
     average_precision = np.full((count, len(statistics.protocol.thresholds)), np.nan)
+    eleven = statistics.protocol.interpolation == "11-point"
     for c in defined:
         rows = hit_rows[class_hits[c] : class_hits[c + 1]]
         hits = statistics.true_positive[rows] * row_weight[rows, None]
-        average_precision[c] = _average_precision(hits, seen[rows + 1] - seen[class_rows[c]], positives[c])
+        listed = (seen[rows + 1] - seen[class_rows[c]])[:, None]
+        if forgiving:
+            # Where it is right, a forgiven detection is in the list all the same.
+            listed = listed + np.cumsum(hits * statistics.forgiven[rows, None], axis=0)
+        found = np.cumsum(hits, axis=0)
+        # Where nothing but videos of weight 0 was seen, precision is 0 / 0; such rows have no weight otherwise either.
+        precision = found / np.maximum(listed, 1.0)
+        average_precision[c] = (
+            _eleven_points(found, precision, positives[c]) if eleven else _area(hits, precision, positives[c])
+        )
     return _result(statistics, average_precision, defined)
 
 
-def _weights(videos: int, video_weights: Integers | None) -> Floats:
-    """Return the weight of each video and, last, that of predictions outside the subset, float64 (videos + 1,)."""
+def checked_weights(videos: int, video_weights: Integers | None) -> Integers:
+    """Return the weight of each video, int64 (videos,): 1 where there are none.
+
+    Raises:
+        ValueError: ``video_weights`` has another shape, is not of an integer type, or holds a negative number.
+    """
     if video_weights is None:
-        return np.ones(videos + 1)
+        return np.ones(videos, dtype=np.int64)
     if video_weights.shape != (videos,) or not np.issubdtype(video_weights.dtype, np.integer):
         raise ValueError(
             f"video_weights must be integers of shape ({videos},), "
@@ -160,22 +192,33 @@ def _weights(videos: int, video_weights: Integers | None) -> Floats:
         )
     if np.any(video_weights < 0):
         raise ValueError(f"video_weights must not be negative, received {video_weights.min()}.")
-    return np.append(video_weights, 1).astype(np.float64)
+    return video_weights.astype(np.int64)
 
 
-def _average_precision(hits: Floats, seen: Floats, positives: float) -> Floats:
+def _area(hits: Floats, precision: Floats, positives: float) -> Floats:
     """Return the area under the precision envelope of one class at each threshold, float64 (K,).
 
     Args:
         hits: weight of the row where it is a true positive, else 0, float64 (R, K).
-        seen: weight of all predictions of the class up to and including each row, float64 (R,).
+        precision: up to and including each row, float64 (R, K).
         positives: weight of the annotated segments of the class, above 0.
     """
-    # Where nothing but videos of weight 0 was seen, precision is 0 / 0; such rows have no weight in the sum either.
-    precision = np.cumsum(hits, axis=0) / np.maximum(seen, 1.0)[:, None]
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     area: Floats = (hits * envelope).sum(axis=0) / positives
     return area
+
+
+def _eleven_points(found: Floats, precision: Floats, positives: float) -> Floats:
+    """Return the mean of the precision envelope of one class at the recalls 0, 0.1, …, 1, float64 (K,).
+
+    Args:
+        found: weight of the true positives up to and including each row, float64 (R, K).
+        precision: up to and including each row, float64 (R, K).
+        positives: weight of the annotated segments of the class, above 0.
+    """
+    highest = [np.max(precision, axis=0, initial=0.0, where=10 * found >= j * positives) for j in range(11)]
+    mean: Floats = np.sum(highest, axis=0) / 11
+    return mean
 
 
 def _result(statistics: DetectionStatistics, average_precision: Floats, defined: Integers) -> DetectionResult:

@@ -1,31 +1,35 @@
 """Equal scores in the order in which the official evaluator leaves them.
 
-The official ActivityNet evaluator sorts the scores of a class with ``numpy.argsort`` and reads the result backwards.
-That sort is not stable: what it makes of equal scores follows from their places in the file and from the steps of the
-algorithm. Its plain form (no vector instructions, as in every NumPy before 1.25) is restated here, so that a published
-score of a file with ties is met to the last bit. Another order of the file gives another score; that is why the
-protocols of this project use a fixed order instead, and this one only where they say so.
+The official ActivityNet evaluators sort the scores of a class (detection) or of a video (proposals), in the order of
+the file, with ``numpy.argsort`` and read the result backwards. That sort is not stable: what it makes of equal scores
+follows from their places in the file and from the steps of the algorithm. Its plain form (no vector instructions, as in
+every NumPy before 1.25) is restated here, so that a published score of a file with ties is met to the last bit. Another
+order of the file gives another score; that is why the protocols of this project use a fixed order instead, and this one
+only where they say so.
 """
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
-from evaluation.segments import Floats, Integers, Predictions
+from evaluation.segments import Floats, Integers
 
 SMALL: Final = 16  # parts of at most so many elements are sorted by insertion
 
 
-def file_order(predictions: Predictions) -> Integers:
-    """Return the indices that sort predictions by label, and within a label as the official evaluator, int64 (N,)."""
-    by_label = np.argsort(predictions.label, kind="stable")
-    bounds = np.searchsorted(predictions.label[by_label], np.arange(len(predictions.labels) + 1))
-    parts = [by_label[first:last] for first, last in itertools.pairwise(bounds)]
+def file_order(score: Floats, group: Integers) -> Integers:
+    """Return the indices that sort rows by group, and within a group as the official evaluators, int64 (N,).
+
+    Args:
+        score: of each row, in the order of the file, float64 (N,).
+        group: label or video of each row, int64 (N,).
+    """
+    by_group = np.argsort(group, kind="stable")
+    parts = np.split(by_group, np.flatnonzero(np.diff(group[by_group])) + 1)
     sort = _compiled_sort()
-    return np.concatenate([rows[sort(predictions.score[rows])[::-1]] for rows in parts] or [by_label])
+    return np.concatenate([rows[sort(score[rows])[::-1]] for rows in parts])
 
 
 @functools.cache

@@ -1,23 +1,50 @@
-"""Greedy one-to-one matching, compiled, with the tie rule.
+"""Which predictions find which segments, compiled, with the tie rule.
 
-The algorithm is that of the official ActivityNet detection evaluator (``eval_detection.py``): predictions come in the
-order of their scores, and at every threshold each takes the segment of its video and class with the highest temporal
-IoU among those that are still free and reach the threshold.
+Three ways of finding, each at every threshold on its own:
 
-The official evaluator leaves ties to an unstable sort. Here they are decided:
+- ``match`` is greedy and one-to-one, as in the official ActivityNet detection evaluator (``eval_detection.py``):
+  predictions come in the order of their scores, and each takes the segment of its video and class with the highest
+  temporal IoU among those that are still free and reach the threshold;
+- ``match_by_segment`` is greedy and one-to-one, too, as in THUMOS Challenge 2014 (``TH14eventdetpr.m``): each segment
+  in turn takes the still free prediction of its video and class with the highest temporal IoU, if that is above the
+  threshold;
+- ``first_finders`` is not one-to-one, as in the official ActivityNet proposal evaluator (``eval_proposal.py``): it says
+  which prediction of a segment's video is the first to reach the threshold.
+
+The official evaluators leave ties to the order of the file, some to an unstable sort. Here they are decided:
 
 - predictions of equal score come in the order of video name, start, end, label name;
-- of segments with equal IoU the one that starts earliest is taken, then the one that ends earliest.
+- of segments with equal IoU the one that starts earliest is taken, then the one that ends earliest, and in this order
+  segments take predictions;
+- of predictions with equal IoU the first is taken.
 
-So the order of rows, videos and labels in the arguments changes nothing.
+So the order of rows, videos and labels in the arguments changes nothing. The temporal IoU is that of
+``evaluation.overlap``, to the last bit.
 """
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from evaluation.file_order import file_order
+from evaluation.protocols import Ties
 from evaluation.segments import Booleans, Floats, GroundTruth, Integers, Predictions
+
+
+def ranked(predictions: Predictions, group: Integers, ties: Ties) -> Integers:
+    """Return the indices that sort predictions by group, and within a group by who comes first, int64 (N,).
+
+    Args:
+        predictions: N predictions.
+        group: label or video of each prediction, int64 (N,).
+        ties: the order of equal scores in a group: "fixed" as in ``total_order``, "file" as in ``file_order``.
+    """
+    if ties == "file":
+        return file_order(predictions.score, group)
+    order = total_order(predictions)
+    return order[np.argsort(group[order], kind="stable")]
 
 
 def total_order(predictions: Predictions) -> Integers:
@@ -25,14 +52,14 @@ def total_order(predictions: Predictions) -> Integers:
 
     The highest score comes first; equal scores come in the order of video name, start, end and label name.
     """
-    video = _ranks(predictions.videos)[predictions.video]
+    video = _name_ranks(predictions.videos)[predictions.video]
     # The last rank is where the label -1 of class-agnostic proposals lands.
-    label = np.append(_ranks(predictions.labels), -1)[predictions.label]
+    label = np.append(_name_ranks(predictions.labels), -1)[predictions.label]
     return np.lexsort((label, predictions.end, predictions.start, video, -predictions.score))
 
 
 def match(ground_truth: GroundTruth, predictions: Predictions, order: Integers, thresholds: Floats) -> Booleans:
-    """Match predictions to the segments of their video and class, independently at each threshold.
+    """Let each prediction in turn take the best free segment of its video and class that reaches the threshold.
 
     Args:
         ground_truth: the annotated segments.
@@ -43,21 +70,84 @@ def match(ground_truth: GroundTruth, predictions: Predictions, order: Integers, 
     Returns:
         Whether prediction ``order[i]`` has a match at threshold k, bool (N, K).
     """
-    classes = len(ground_truth.labels)
-    true_group = ground_truth.video * classes + ground_truth.label
+    true_group, group = _groups(ground_truth, predictions)
     true_order = np.lexsort((ground_truth.end, ground_truth.start, true_group))
-    true_group = true_group[true_order]
-    group = predictions.video[order] * classes + predictions.label[order]
-    return _compiled_loop()(
-        np.column_stack((predictions.start, predictions.end))[order],
+    true_group, group = true_group[true_order], group[order]
+    matched: Booleans = _compiled(_match_loop)(
+        _times(predictions)[order],
         np.searchsorted(true_group, group, side="left"),
         np.searchsorted(true_group, group, side="right"),
-        np.column_stack((ground_truth.start, ground_truth.end))[true_order],
+        _times(ground_truth)[true_order],
         thresholds,
     )
+    return matched
 
 
-def _ranks(names: tuple[str, ...]) -> Integers:
+def match_by_segment(
+    ground_truth: GroundTruth, predictions: Predictions, order: Integers, thresholds: Floats
+) -> Booleans:
+    """Let each segment in turn take the best free prediction of its video and class, if it is above the threshold.
+
+    Args:
+        ground_truth: the annotated segments; they choose in the order of start, then end.
+        predictions: N labelled predictions, aligned to ``ground_truth``; those of other videos match nothing.
+        order: which prediction is taken first where temporal IoUs are equal, int64 (N,).
+        thresholds: what the temporal IoU of a match exceeds, 0 or more, float64 (K,).
+
+    Returns:
+        Whether prediction ``order[i]`` has a match at threshold k, bool (N, K).
+    """
+    true_group, group = _groups(ground_truth, predictions)
+    true_order = np.lexsort((ground_truth.end, ground_truth.start, true_group))
+    true_group, group = true_group[true_order], group[order]
+    place = np.argsort(group, kind="stable")
+    matched = np.empty((len(order), len(thresholds)), dtype=np.bool_)
+    matched[place] = _compiled(_match_by_segment_loop)(
+        _times(ground_truth)[true_order],
+        np.searchsorted(group[place], true_group, side="left"),
+        np.searchsorted(group[place], true_group, side="right"),
+        _times(predictions)[order[place]],
+        thresholds,
+    )
+    return matched
+
+
+def first_finders(ground_truth: GroundTruth, predictions: Predictions, order: Integers, thresholds: Floats) -> Integers:
+    """Say which prediction of its video, of whatever class, is the first to reach each segment.
+
+    Args:
+        ground_truth: M annotated segments.
+        predictions: N predictions whose videos are those of ``ground_truth``, and perhaps more.
+        order: the predictions sorted by video, and within a video by who comes first, int64 (N,).
+        thresholds: lowest temporal IoU, rising, above 0, float64 (K,).
+
+    Returns:
+        How many predictions of the segment's video come before the first with at least temporal IoU k: all of them
+        where none has it, int64 (M, K).
+    """
+    video = predictions.video[order]
+    before: Integers = _compiled(_first_finders_loop)(
+        _times(ground_truth),
+        np.searchsorted(video, ground_truth.video, side="left"),
+        np.searchsorted(video, ground_truth.video, side="right"),
+        _times(predictions)[order],
+        thresholds,
+    )
+    return before
+
+
+def _groups(ground_truth: GroundTruth, predictions: Predictions) -> tuple[Integers, Integers]:
+    """Return one number for each pair of video and class, of the segments (M,) and of the predictions (N,)."""
+    classes = len(ground_truth.labels)
+    return ground_truth.video * classes + ground_truth.label, predictions.video * classes + predictions.label
+
+
+def _times(segments: GroundTruth | Predictions) -> Floats:
+    """Return [start, end) in seconds, float64 (N, 2)."""
+    return np.column_stack((segments.start, segments.end))
+
+
+def _name_ranks(names: tuple[str, ...]) -> Integers:
     """Return the place of each name in alphabetical order, int64 (len(names),)."""
     ranks = np.empty(len(names), dtype=np.int64)
     ranks[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
@@ -65,35 +155,45 @@ def _ranks(names: tuple[str, ...]) -> Integers:
 
 
 @functools.cache
-def _compiled_loop() -> Callable[..., Booleans]:
-    """Return ``_match_loop`` as machine code, compiled once per installation."""
+def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """Return one of the loops below as machine code, compiled once per installation."""
+    compiled: Callable[..., Any] = _compiler()(loop)
+    return compiled
+
+
+@functools.cache
+def _compiler() -> Callable[..., Any]:
     # Importing numba takes most of a second, which `tspbench --help` has no reason to wait for.
     import numba  # noqa: PLC0415
+    from numba.extending import register_jitable  # noqa: PLC0415
 
-    loop: Callable[..., Booleans] = numba.njit(cache=True)(_match_loop)
-    return loop
+    # The loops call it. It stands in their file, whose change is what makes numba compile again.
+    register_jitable(_iou)
+    compiler: Callable[..., Any] = numba.njit(cache=True)
+    return compiler
+
+
+def _iou(segment: Floats, other: Floats) -> float:
+    """Return the temporal IoU of two segments, float64 (2,) each."""
+    intersection = max(min(segment[1], other[1]) - max(segment[0], other[0]), 0.0)
+    union = (segment[1] - segment[0]) + (other[1] - other[0]) - intersection
+    iou: float = intersection / union if union > 0.0 else 1.0 * (segment[0] == other[0])
+    return iou
 
 
 def _match_loop(
     segments: Floats, first: Integers, last: Integers, true_segments: Floats, thresholds: Floats
 ) -> Booleans:
-    """Let each prediction i in turn take, per threshold, the best free segment among ``first[i]`` … ``last[i] - 1``.
-
-    The temporal IoU is that of ``evaluation.overlap``, to the last bit.
-    """
+    """Let each prediction i in turn take, per threshold, the best free segment among ``first[i]`` … ``last[i] - 1``."""
     matched = np.zeros((len(segments), len(thresholds)), dtype=np.bool_)
     free = np.ones((len(true_segments), len(thresholds)), dtype=np.bool_)
     best = np.empty(len(thresholds), dtype=np.int64)
     best_iou = np.empty(len(thresholds), dtype=np.float64)
     for i in range(len(segments)):
-        start, end = segments[i, 0], segments[i, 1]
         best[:] = -1
         best_iou[:] = 0.0
         for j in range(first[i], last[i]):
-            true_start, true_end = true_segments[j, 0], true_segments[j, 1]
-            intersection = max(min(end, true_end) - max(start, true_start), 0.0)
-            union = (end - start) + (true_end - true_start) - intersection
-            iou = intersection / union if union > 0.0 else 1.0 * (start == true_start)
+            iou = _iou(segments[i], true_segments[j])
             for k in range(len(thresholds)):
                 if free[j, k] and iou >= thresholds[k] and iou > best_iou[k]:
                     best[k], best_iou[k] = j, iou
@@ -102,3 +202,42 @@ def _match_loop(
                 matched[i, k] = True
                 free[best[k], k] = False
     return matched
+
+
+def _match_by_segment_loop(
+    true_segments: Floats, first: Integers, last: Integers, segments: Floats, thresholds: Floats
+) -> Booleans:
+    """Let each segment j in turn take, per threshold, the best free prediction among ``first[j]`` … ``last[j] - 1``."""
+    matched = np.zeros((len(segments), len(thresholds)), dtype=np.bool_)
+    best = np.empty(len(thresholds), dtype=np.int64)
+    best_iou = np.empty(len(thresholds), dtype=np.float64)
+    for j in range(len(true_segments)):
+        best[:] = -1
+        best_iou[:] = thresholds
+        for i in range(first[j], last[j]):
+            iou = _iou(segments[i], true_segments[j])
+            for k in range(len(thresholds)):
+                if not matched[i, k] and iou > best_iou[k]:
+                    best[k], best_iou[k] = i, iou
+        for k in range(len(thresholds)):
+            if best[k] >= 0:
+                matched[best[k], k] = True
+    return matched
+
+
+def _first_finders_loop(
+    true_segments: Floats, first: Integers, last: Integers, segments: Floats, thresholds: Floats
+) -> Integers:
+    """Count, for each segment j, the predictions from ``first[j]`` on that come before the first to reach it."""
+    before = np.empty((len(true_segments), len(thresholds)), dtype=np.int64)
+    for j in range(len(true_segments)):
+        before[j] = last[j] - first[j]
+        k = 0  # the lowest threshold that is not reached yet
+        for i in range(first[j], last[j]):
+            iou = _iou(segments[i], true_segments[j])
+            while k < len(thresholds) and iou >= thresholds[k]:
+                before[j, k] = i - first[j]
+                k += 1
+            if k == len(thresholds):
+                break
+    return before

@@ -1,4 +1,4 @@
-"""The official ActivityNet detection evaluation, restated as plainly as possible and as slowly as need be."""
+"""The official evaluations of detections and proposals, restated as plainly as possible and as slowly as need be."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,6 +32,53 @@ def average_precision(
     for index in range(len(precision) - 2, -1, -1):
         precision[index] = max(precision[index], precision[index + 1])
     return float(np.sum(np.diff(recall) * precision[1:]))
+
+
+def official_thumos14_average_precision(
+    truth: Sequence[TruthRow], ambiguous: Sequence[TruthRow], predictions: Sequence[PredictionRow], threshold: float
+) -> float:
+    """Return the average precision of one class at one threshold by the rules of THUMOS Challenge 2014."""
+    ranked = sorted(predictions, key=lambda row: (-row[4], row[0], row[2], row[3]))
+    right: set[int] = set()
+    for video, _, start, end in sorted(truth, key=lambda row: (row[2], row[3])):
+        options = [
+            (-iou(start, end, row[2], row[3]), index)
+            for index, row in enumerate(ranked)
+            if row[0] == video and index not in right and iou(start, end, row[2], row[3]) > threshold
+        ]
+        right |= {index for _, index in sorted(options)[:1]}
+    forgiven = {
+        index
+        for index, row in enumerate(ranked)
+        if any(other[0] == row[0] and iou(*other[2:4], *row[2:4]) > 0 for other in ambiguous)
+    }
+    verdicts = [index in right for index in range(len(ranked)) if index in right or index not in forgiven]
+    curve = [(sum(verdicts[:count]), sum(verdicts[:count]) / count) for count in range(1, len(verdicts) + 1)]
+    highest = [
+        max([precision for found, precision in curve if 10 * found >= tenths * len(truth)], default=0.0)
+        for tenths in range(11)
+    ]
+    return sum(highest) / 11
+
+
+def recall_curve(
+    truth: Sequence[TruthRow], proposals: Sequence[PredictionRow], thresholds: Sequence[float], budget: int
+) -> NDArray[np.float64]:
+    """Return the recall of proposals, of whatever label, at each threshold and each of 100 points up to ``budget``."""
+    curve = np.zeros((len(thresholds), 100))
+    videos = {row[0] for row in truth}
+    kept: dict[str, list[PredictionRow]] = {}
+    for video in videos if proposals else ():
+        best = sorted((row for row in proposals if row[0] == video), key=lambda row: (-row[4], row[2], row[3]))
+        kept[video] = best[: int(len(best) * (budget * float(len(videos)) / len(proposals)))]
+    total = sum(len(rows) for rows in kept.values())
+    for j in range(100 if total else 0):
+        share = (j + 1) / 100.0 * (budget * float(len(videos)) / total)
+        for k, threshold in enumerate(thresholds):
+            for video, _, start, end in truth:
+                used = kept[video][: int(len(kept[video]) * share)]
+                curve[k, j] += start < end and any(iou(start, end, row[2], row[3]) >= threshold for row in used)
+    return curve / len(truth)
 
 
 def iou(start: float, end: float, other_start: float, other_end: float) -> float:

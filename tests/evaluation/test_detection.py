@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import DETECTION_PROTOCOLS, DetectionProtocol, detection
+from evaluation import DETECTION_PROTOCOLS, DetectionProtocol, VideoSet, detection
 from tests.evaluation import oracle
 from tests.evaluation.helpers import predicted, truth
 
@@ -129,6 +130,25 @@ def test_rows_are_sorted_and_know_which_prediction_they_are():
     assert statistics.label.tolist() == [0, 1, 1, 1]
     assert statistics.video.tolist() == [0, 0, 0, 1]
     assert statistics.true_positive.ravel().tolist() == [False, True, False, False]
+    assert not statistics.forgiven.any()
+
+
+def test_ignored_segments_and_excluded_videos_do_not_count():
+    rules = replace(
+        HALF, ignored_label="Ambiguous", video_set=VideoSet("without-b", "these tests", excluded=("b", "elsewhere"))
+    )
+    rows = [("a", "run", 0, 1), ("a", "Ambiguous", 5, 6), ("b", "run", 0, 1), ("c", "Ambiguous", 0, 1)]
+    found = [("elsewhere", "run", 0, 1, 0.9), ("b", "run", 0, 1, 0.8), ("a", "run", 5, 6, 0.7), ("a", "run", 0, 1, 0.6)]
+    ground_truth = truth(rows, videos=VIDEOS, labels=("run", "Ambiguous"))
+    statistics = detection.statistics(ground_truth, predicted(found), rules)
+    assert statistics.videos == ("a", "c")
+    assert (statistics.ground_truth_video.tolist(), statistics.ground_truth_label.tolist()) == ([0], [0])
+    # What is said of excluded videos is gone, and a detection on an ignored segment is wrong: 1 right of 2.
+    assert statistics.video.tolist() == [0, 0]
+    result = detection.score(statistics)
+    assert result.average_map == 0.5
+    # The ignored label is no class that lacks ground truth.
+    assert result.undefined_labels == ()
 
 
 @pytest.mark.parametrize(
@@ -166,19 +186,22 @@ def test_it_is_the_official_algorithm(truth_rows, prediction_rows, weights):
     np.testing.assert_allclose(result.mean_average_precision, expected, rtol=0, atol=1e-12)
 
 
-@quick
+@pytest.mark.parametrize("protocol", ["thumos14", "thumos14-official"])
+@settings(quick, max_examples=30)
 @given(TRUTHS, DETECTIONS, st.randoms(use_true_random=False))
-def test_order_changes_nothing_to_the_last_bit(truth_rows, prediction_rows, random):
+def test_order_changes_nothing_to_the_last_bit(protocol, truth_rows, prediction_rows, random):
     def shuffled(items):
         return random.sample(list(items), len(items))
 
-    before = evaluate(truth_rows, prediction_rows, THUMOS14)
-    labels = shuffled(LABELS)
-    after = evaluate(shuffled(truth_rows), shuffled(prediction_rows), THUMOS14, videos=shuffled(VIDEOS), labels=labels)
-    np.testing.assert_array_equal(
-        after.average_precision, before.average_precision[[LABELS.index(label) for label in labels]]
-    )
-    np.testing.assert_array_equal(after.mean_average_precision, before.mean_average_precision)
+    rules = DETECTION_PROTOCOLS[protocol]
+    before = evaluate(truth_rows, prediction_rows, rules)
+    for _ in range(10):
+        labels = shuffled(LABELS)
+        after = evaluate(shuffled(truth_rows), shuffled(prediction_rows), rules, videos=shuffled(VIDEOS), labels=labels)
+        np.testing.assert_array_equal(
+            after.average_precision, before.average_precision[[LABELS.index(label) for label in labels]]
+        )
+        np.testing.assert_array_equal([*after.metrics().values()], [*before.metrics().values()])
 
 
 def test_the_order_of_many_classes_changes_nothing_to_the_last_bit():

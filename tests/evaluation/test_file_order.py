@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation import DETECTION_PROTOCOLS, Predictions
+from evaluation import DETECTION_PROTOCOLS, PROPOSAL_PROTOCOLS
 from evaluation.file_order import _quicksort, file_order
 from tests.evaluation.oracle import order_of_equals
 
@@ -29,29 +30,28 @@ def test_numbers_with_ties_come_out_rising_and_complete(values):
     assert [values[k] for k in order] == sorted(values)
 
 
-def predictions(scores, labels):
-    count = len(scores)
-    return Predictions(
-        video=np.zeros(count, dtype=np.int64),
-        start=np.arange(count, dtype=np.float64),
-        end=np.arange(count, dtype=np.float64) + 1,
-        score=np.array(scores, dtype=np.float64),
-        label=np.array(labels, dtype=np.int64),
-        videos=("v",),
-        labels=("a", "b"),
-    )
+def order(scores, groups):
+    return file_order(np.array(scores, dtype=float), np.array(groups, dtype=np.int64)).tolist()
 
 
-def test_labels_come_one_after_the_other_and_the_last_of_equals_first():
-    # Label 0 is rows 1, 3, 4 with scores 5, 5, 7; label 1 rows 0 and 2 with equal scores. Few rows sort stably, and
+def test_groups_come_one_after_the_other_and_the_last_of_equals_first():
+    # Group 0 is rows 1, 3, 4 with scores 5, 5, 7; group 1 rows 0 and 2 with equal scores. Few rows sort stably, and
     # the result is read backwards: 7 first, then of the two 5 the later row.
-    assert file_order(predictions([1, 5, 1, 5, 7], [1, 0, 1, 0, 0])).tolist() == [4, 3, 1, 2, 0]
+    assert order([1, 5, 1, 5, 7], [1, 0, 1, 0, 0]) == [4, 3, 1, 2, 0]
+
+
+def test_a_group_is_sorted_as_if_alone():
+    # Group 3 is every other row of the file; numbers between the groups are not used.
+    groups = [3, 8] * 100
+    rows = [2 * place for place in order_of_equals(100)[::-1]]
+    assert order([0.5, 0.25] * 100, groups)[:100] == rows
 
 
 def test_no_prediction_has_an_empty_order():
-    assert file_order(predictions([], [])).tolist() == []
+    assert order([], []) == []
 
 
-def test_protocols_differ_in_nothing_but_ties():
-    fixed, by_file = DETECTION_PROTOCOLS["activitynet"], DETECTION_PROTOCOLS["activitynet-file-order"]
+@pytest.mark.parametrize("table", [DETECTION_PROTOCOLS, PROPOSAL_PROTOCOLS], ids=["detection", "proposals"])
+def test_protocols_differ_in_nothing_but_ties(table):
+    fixed, by_file = table["activitynet"], table["activitynet-file-order"]
     assert replace(by_file, name=fixed.name, source=fixed.source, ties="fixed") == fixed
