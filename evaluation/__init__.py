@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation import detection
+from evaluation import detection, proposals
 from evaluation.captions import Captions
 from evaluation.detection import DetectionResult, DetectionStatistics
 from evaluation.overlap import temporal_iou
+from evaluation.proposals import ProposalResult, ProposalStatistics
 from evaluation.protocols import (
     CAPTIONING_PROTOCOLS,
     DETECTION_PROTOCOLS,
@@ -45,6 +46,7 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "tal": Metric("mAP", detection.statistics, detection.score),
+    "proposals": Metric("AR@AN", proposals.statistics, proposals.score),
 }
 
 __all__ = [
@@ -64,6 +66,8 @@ __all__ = [
     "Metric",
     "Predictions",
     "ProposalProtocol",
+    "ProposalResult",
+    "ProposalStatistics",
     "Protocol",
     "VideoSet",
     "ground_truth_hash",

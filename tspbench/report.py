@@ -15,6 +15,10 @@ from tspbench.storage.runs import Run, read_run
 
 TABLE_FILE: Final = "table.md"
 UNFINISHED: Final = "—"
+INTERVAL: Final = "95 % interval"
+INTERVAL_NOTE: Final = (
+    f"{INTERVAL}: of the average, over 1,000 resamples of the scored videos; how much other seeds change is not in it."
+)
 COLUMNS: Final = {"mAP@0.50": "mAP@0.50", "mAP@0.75": "@0.75", "mAP@0.95": "@0.95", "average_mAP": "average"}
 
 
@@ -44,8 +48,9 @@ def result_table(folder: Path) -> ResultTable:
             "one protocol on one ground truth."
         )
     columns = _columns(next((record for record in records.values() if record), None))
-    cells = [[name, *(_cell(record, key) for key in columns)] for name, record in records.items()]
-    return ResultTable(run, ["features", *columns.values()], cells, next(iter(signatures), None))
+    cells = [[name, *(_cell(record, key) for key in columns), _interval(record)] for name, record in records.items()]
+    header = ["features", *columns.values(), INTERVAL]
+    return ResultTable(run, header, cells, next(iter(signatures), None))
 
 
 def write_table(folder: Path) -> ResultTable:
@@ -65,7 +70,7 @@ def markdown(table: ResultTable) -> str:
     lines += ["", f"In percent. {shared[:1].upper()}{shared[1:]}."]
     if table.signature:
         lines += ["", f"Signature: `{table.signature}`"]
-    for note in table.run.notes:
+    for note in (INTERVAL_NOTE, *table.run.notes):
         lines += ["", note]
     return "\n".join(lines) + "\n"
 
@@ -77,7 +82,7 @@ def terminal(table: ResultTable) -> Group:
         drawn.add_column(head, justify="right" if k else "left", no_wrap=bool(k))
     for cells in table.cells:
         drawn.add_row(*cells)
-    return Group(drawn, *table.run.notes)
+    return Group(drawn, INTERVAL_NOTE, *table.run.notes)
 
 
 def _columns(record: Record | None) -> Mapping[str, str]:
@@ -92,6 +97,14 @@ def _columns(record: Record | None) -> Mapping[str, str]:
 def _cell(record: Record | None, metric: str) -> str:
     value = _metrics(record).get(metric) if record else None
     return UNFINISHED if value is None else f"{100 * value:.2f}"
+
+
+def _interval(record: Record | None) -> str:
+    intervals = record.figures.get("intervals") if record else None
+    if not isinstance(intervals, dict) or not intervals:
+        return UNFINISHED
+    low, high = intervals["average_mAP"]
+    return UNFINISHED if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}"
 
 
 def _metrics(record: Record) -> Mapping[str, float]:

@@ -14,7 +14,7 @@ from tspbench.datasets import Dataset
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
 from tspbench.stages.predict import predict
-from tspbench.stages.score import score
+from tspbench.stages.score import score, score_intervals
 from tspbench.stages.stage import run_stage
 from tspbench.stages.train import (
     LOCALIZER_FILE,
@@ -172,7 +172,14 @@ def _evaluate_row(what: Evaluation, name: str, files: FeatureFiles, folder: Path
         found = read_predictions(folder / "predict" / PREDICTIONS_FILE, truth)
         scored = score("tal", truth, found, protocol)
         write_statistics(folder / "score" / STATISTICS_FILE, scored.statistics)
-        return {"metrics": scored.result.metrics(), "counts": scored.counts, "signature": scored.signature}
+        with progress(f"resample · {name}") as advance:
+            intervals = score_intervals("tal", scored, advance)
+        return {
+            "metrics": scored.result.metrics(),
+            "intervals": intervals,
+            "counts": scored.counts,
+            "signature": scored.signature,
+        }
 
     files_in = {"annotations": inputs["annotations"], "predictions": predicted.outputs[PREDICTIONS_FILE]}
     protocol_settings = {"protocol": what.dataset.protocol, "class_agnostic": agnostic}

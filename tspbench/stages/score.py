@@ -12,6 +12,7 @@ from evaluation.captions import Captions, all_videos
 from evaluation.detection import DetectionResult
 from evaluation.protocols import DetectionProtocol, Protocol, SegmentProtocol
 from evaluation.segments import GroundTruth, Predictions
+from evaluation.significance import confidence_interval
 from tspbench import __version__
 from tspbench.config import choose
 from tspbench.errors import UserError
@@ -213,8 +214,6 @@ def score_intervals(
     task: str, scored: Scored, report: Callable[[int, int], None] | None = None
 ) -> dict[str, tuple[float, float]]:
     """Return the 95 % interval of each metric over 1,000 resamples of the videos, from a fixed seed."""
-    from evaluation.significance import confidence_interval  # noqa: PLC0415
-
     generator = np.random.default_rng(0)
     found = confidence_interval(METRICS[task].score, scored.statistics, generator, report=report)
     return {name: (interval.low, interval.high) for name, interval in found.items() if name not in problems(scored)}

@@ -111,6 +111,14 @@ def test_average_precision_of_each_class(files):
     }
 
 
+def test_intervals_hold_the_score(files):
+    report = score_files("tal", *files, "test", "thumos14", unknown="count", intervals=True)
+    assert set(report.intervals) == set(report.metrics)
+    for name, (low, high) in report.intervals.items():
+        assert 0.0 <= low <= report.metrics[name] <= high <= 1.0
+    assert report.intervals == score_files("tal", *files, "test", "thumos14", unknown="count", intervals=True).intervals
+
+
 def test_per_class_is_for_detection(files):
     with pytest.raises(UserError, match=r"^--per-class: expected task tal, found proposals, "):
         score_files("proposals", *files, "test", per_class=True)
