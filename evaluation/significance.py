@@ -12,8 +12,7 @@ of a metric, without matching again:
   ``_seed_error``.
 
 With one seed a system nothing is known about other runs, and the interval is about videos alone. With few videos all
-of this is a little too sure: intervals said to hold in 95 % of cases hold the mean of 20 values in 90 to 93 %, of 50 in
-93 to 94 %, of 200 in 94 to 95 %; the share of values that are 1 among so few, if nearly all are, in still fewer.
+of this is a little too sure: an interval said to hold in 95 % of cases holds the mean of 20 values in 90 to 93 %.
 
 Decided here:
 

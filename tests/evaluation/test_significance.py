@@ -324,6 +324,12 @@ def test_the_interval_of_a_mean_holds_the_true_mean_as_often_as_it_says(draw, va
     assert 0.93 <= covered(found, value) <= 0.97
 
 
+def test_with_few_videos_the_interval_is_a_little_too_sure():
+    statistics = many(np.random.default_rng(1), lambda generator, shape: generator.normal(2, 3, shape), videos=20)
+    found = confidence_interval(ratio, statistics, np.random.default_rng(2), 399)
+    assert 0.9 <= covered(found, 2) < 0.95
+
+
 def recalls(statistics, weights=None):
     """Return the recall at each threshold of all proposals, by the metric itself."""
     return Named(proposals.score(statistics, weights).recall[:, -1])
