@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from evaluation import DETECTION_PROTOCOLS, GroundTruth, Predictions, detection
+from evaluation.segments import Booleans
 from tests.evaluation import oracle
 from tests.evaluation.helpers import shared
 from tspbench.storage.annotations import read_annotations
+from tspbench.storage.formats import read_ground_truth
 from tspbench.storage.predictions import read_predictions
 
 ACTIVITYNET = "predictions_activitynet.json.gz"
@@ -28,6 +30,11 @@ def inputs(case: str) -> tuple[GroundTruth, Predictions]:
 
 def golden(case: str) -> dict:
     return json.loads(shared("golden/detection_and_proposal_scores.json").read_bytes())["cases"][case]
+
+
+def rows(segments: GroundTruth | Predictions, kept: Booleans) -> list[tuple[str, str, float, float]]:
+    columns = (array[kept].tolist() for array in (segments.video, segments.label, segments.start, segments.end))
+    return [(segments.videos[v], segments.labels[c], start, end) for v, c, start, end in zip(*columns, strict=True)]
 
 
 def evaluate(case: str, predictions: Predictions) -> detection.DetectionResult:
@@ -75,3 +82,19 @@ def test_equal_scores_are_ordered_by_the_tie_rule():
     assert result.average_map == pytest.approx(0.9745681705106145, abs=1e-9)
     assert evaluate(SAMPLE, replace(predictions, **columns)).average_map == result.average_map
     assert np.count_nonzero(predictions.video >= len(ground_truth.videos)) == 361
+
+
+def test_the_official_thumos14_rules_on_real_annotations():
+    """No score of the MATLAB code is at hand: the rules restated in ``oracle`` stand in for it, on one class."""
+    ground_truth = read_ground_truth([shared("data/thumos14/test_groundtruth_with_ambiguous.csv")]).ground_truth("test")
+    predictions = read_predictions(shared(f"golden/{THUMOS14}"), ground_truth)
+    protocol = DETECTION_PROTOCOLS["thumos14-official"]
+    result = detection.score(detection.statistics(ground_truth, predictions, protocol))
+    label = ground_truth.labels.index("Billiards")
+    annotated = rows(ground_truth, ground_truth.label == label)
+    ambiguous = rows(ground_truth, ground_truth.label == ground_truth.labels.index("Ambiguous"))
+    scores = predictions.score[predictions.label == label].tolist()
+    found = [(*row, score) for row, score in zip(rows(predictions, predictions.label == label), scores, strict=True)]
+    for threshold, value in zip(protocol.thresholds[::4], result.average_precision[label, ::4], strict=True):
+        expected = oracle.official_thumos14_average_precision(annotated, ambiguous, found, threshold)
+        assert value == pytest.approx(expected, abs=1e-12)

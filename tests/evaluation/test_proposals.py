@@ -127,6 +127,15 @@ def test_the_rounding_of_floats_is_truncated_as_by_the_official_evaluator():
     assert metrics([("a", "run", *HIT_1)], of_a(MISS, HIT_1, *[MISS] * 48), budget(2, 2))["AR@2"] == 1
 
 
+def test_the_operations_of_floats_are_in_the_official_order():
+    # Of 14 proposals for two videos each keeps 5 of 7; had 2/14 been taken first, it would keep 4.
+    assert int(7 * (5 * 2 / 14)) == 5
+    assert int(7 * (5 * (2 / 14))) == 4
+    seven = [*[MISS] * 4, HIT_1, MISS, MISS]
+    rows = [("a", "run", *HIT_1), ("b", "run", *HIT_1)]
+    assert metrics(rows, [*of_a(*seven), *of_a(*seven, video="b")], budget(5, 5))["AR@5"] == 1
+
+
 def test_labels_are_not_looked_at():
     rows = [("a", "run", *HIT_1, 0.9), ("a", "jump", *HIT_1, 0.8), ("a", "jump", *HIT_2, 0.7), ("a", "run", *MISS, 0.6)]
     # The second proposal is the first once more; that the third names a class right or wrong does not matter.
