@@ -1,15 +1,12 @@
-"""Which predictions find which segments, compiled, with the tie rule.
+"""Greedy one-to-one matching, compiled, with the tie rule.
 
-Three ways of finding, each at every threshold on its own:
+Two ways, each at every threshold on its own:
 
-- ``match`` is greedy and one-to-one, as in the official ActivityNet detection evaluator (``eval_detection.py``):
-  predictions come in the order of their scores, and each takes the segment of its video and class with the highest
-  temporal IoU among those that are still free and reach the threshold;
-- ``match_by_segment`` is greedy and one-to-one, too, as in THUMOS Challenge 2014 (``TH14eventdetpr.m``): each segment
-  in turn takes the still free prediction of its video and class with the highest temporal IoU, if that is above the
-  threshold;
-- ``first_finders`` is not one-to-one, as in the official ActivityNet proposal evaluator (``eval_proposal.py``): it says
-  which prediction of a segment's video is the first to reach the threshold.
+- ``match`` is that of the official ActivityNet detection evaluator (``eval_detection.py``): predictions come in the
+  order of their scores, and each takes the segment of its video and class with the highest temporal IoU among those
+  that are still free and reach the threshold;
+- ``match_by_segment`` is that of THUMOS Challenge 2014 (``TH14eventdetpr.m``): each segment in turn takes the still
+  free prediction of its video and class with the highest temporal IoU, if that is above the threshold.
 
 The official evaluators leave ties to the order of the file, some to an unstable sort. Here they are decided:
 
@@ -112,30 +109,6 @@ def match_by_segment(
     return matched
 
 
-def first_finders(ground_truth: GroundTruth, predictions: Predictions, order: Integers, thresholds: Floats) -> Integers:
-    """Say which prediction of its video, of whatever class, is the first to reach each segment.
-
-    Args:
-        ground_truth: M annotated segments.
-        predictions: N predictions whose videos are those of ``ground_truth``, and perhaps more.
-        order: the predictions sorted by video, and within a video by who comes first, int64 (N,).
-        thresholds: lowest temporal IoU, rising, above 0, float64 (K,).
-
-    Returns:
-        How many predictions of the segment's video come before the first with at least temporal IoU k: all of them
-        where none has it, int64 (M, K).
-    """
-    video = predictions.video[order]
-    before: Integers = _compiled(_first_finders_loop)(
-        _times(ground_truth),
-        np.searchsorted(video, ground_truth.video, side="left"),
-        np.searchsorted(video, ground_truth.video, side="right"),
-        _times(predictions)[order],
-        thresholds,
-    )
-    return before
-
-
 def _groups(ground_truth: GroundTruth, predictions: Predictions) -> tuple[Integers, Integers]:
     """Return one number for each pair of video and class, of the segments (M,) and of the predictions (N,)."""
     classes = len(ground_truth.labels)
@@ -223,21 +196,3 @@ def _match_by_segment_loop(
             if best[k] >= 0:
                 matched[best[k], k] = True
     return matched
-
-
-def _first_finders_loop(
-    true_segments: Floats, first: Integers, last: Integers, segments: Floats, thresholds: Floats
-) -> Integers:
-    """Count, for each segment j, the predictions from ``first[j]`` on that come before the first to reach it."""
-    before = np.empty((len(true_segments), len(thresholds)), dtype=np.int64)
-    for j in range(len(true_segments)):
-        before[j] = last[j] - first[j]
-        k = 0  # the lowest threshold that is not reached yet
-        for i in range(first[j], last[j]):
-            iou = _iou(segments[i], true_segments[j])
-            while k < len(thresholds) and iou >= thresholds[k]:
-                before[j, k] = i - first[j]
-                k += 1
-            if k == len(thresholds):
-                break
-    return before

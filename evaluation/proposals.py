@@ -36,7 +36,8 @@ from typing import Final
 import numpy as np
 
 from evaluation.detection import checked_weights
-from evaluation.matching import first_finders, ranked
+from evaluation.matching import ranked
+from evaluation.overlap import temporal_iou
 from evaluation.protocols import ProposalProtocol
 from evaluation.segments import CLASS_AGNOSTIC, Floats, GroundTruth, Integers, Predictions
 
@@ -93,23 +94,44 @@ class ProposalResult:
 def statistics(ground_truth: GroundTruth, predictions: Predictions, protocol: ProposalProtocol) -> ProposalStatistics:
     """Compare ``predictions`` with ``ground_truth`` at the thresholds of ``protocol``."""
     ground_truth = protocol.scoped(ground_truth)
-    count = len(ground_truth.videos)
     unlabelled = replace(predictions, label=np.full(len(predictions), CLASS_AGNOSTIC))
     proposals = protocol.scoped_predictions(unlabelled).aligned_to(ground_truth)
     order = ranked(proposals, proposals.video, protocol.ties)
-    inside = proposals.video[proposals.video < count]
-    number = np.bincount(inside, minlength=count)
-    before = first_finders(ground_truth, proposals, order, np.array(protocol.thresholds))
-    instant = ground_truth.start == ground_truth.end
-    before[instant] = number[ground_truth.video[instant], None]
+    bounds = np.searchsorted(proposals.video[order], np.arange(len(ground_truth.videos) + 1))
     return ProposalStatistics(
         protocol=protocol,
         videos=ground_truth.videos,
-        proposals=number,
-        outside=len(proposals) - len(inside),
+        proposals=np.diff(bounds),
+        outside=len(proposals) - int(bounds[-1]),
         ground_truth_video=ground_truth.video,
-        before=before,
+        before=_before(ground_truth, proposals, order, bounds, np.array(protocol.thresholds)),
     )
+
+
+def _before(
+    ground_truth: GroundTruth, proposals: Predictions, order: Integers, bounds: Integers, thresholds: Floats
+) -> Integers:
+    """Count the proposals that come before the first to reach each segment at each threshold, int64 (M, K).
+
+    Args:
+        ground_truth: M segments of V videos.
+        proposals: N proposals, aligned to ``ground_truth``.
+        order: proposals sorted by video, and within a video by who comes first, int64 (N,).
+        bounds: which part of ``order`` is of video v: from bounds[v] to bounds[v + 1], int64 (V + 1,).
+        thresholds: temporal IoU, float64 (K,).
+    """
+    segments = np.column_stack((ground_truth.start, ground_truth.end))
+    proposed = np.column_stack((proposals.start, proposals.end))[order]
+    by_video = np.argsort(ground_truth.video, kind="stable")
+    firsts = np.searchsorted(ground_truth.video[by_video], np.arange(len(bounds)))
+    before = np.empty((len(ground_truth), len(thresholds)), dtype=np.int64)
+    for video in np.unique(ground_truth.video):
+        held = by_video[firsts[video] : firsts[video + 1]]
+        iou = temporal_iou(proposed[bounds[video] : bounds[video + 1]], segments[held])
+        iou[:, ground_truth.start[held] == ground_truth.end[held]] = 0.0
+        best_so_far = np.maximum.accumulate(iou, axis=0)
+        before[held] = np.count_nonzero(best_so_far[..., None] < thresholds, axis=0)
+    return before
 
 
 def score(statistics: ProposalStatistics, video_weights: Integers | None = None) -> ProposalResult:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from evaluation import temporal_iou
-from evaluation.matching import first_finders, match, match_by_segment, ranked, total_order
+from evaluation.matching import match, match_by_segment, ranked, total_order
 from tests.evaluation.helpers import predicted, truth
 
 
@@ -103,24 +103,6 @@ def test_a_chosen_prediction_is_chosen_once_at_each_threshold():
     # Both segments prefer [0, 10); the second is left with [0, 9), whose IoU 9/10 is not above 0.9.
     found = [[True, True], [True, False]]
     assert chosen([(0, 10), (0, 10)], [(0, 10, 0.9), (0, 9, 0.8)], [0.8, 0.9]) == found
-
-
-def test_the_first_that_reaches_each_threshold():
-    ground_truth = truth([("b", "run", 0, 10), ("a", "run", 0, 10), ("c", "run", 0, 1)], videos=("a", "b", "c"))
-    rows = [
-        ("a", "run", 0, 5, 0.5),  # IoU 5/10
-        ("a", "jump", 0, 10, 0.3),  # 10/10, and labels do not matter
-        ("a", "run", 0, 7, 0.4),  # 7/10
-        ("b", "run", 4, 10, 0.1),  # 6/10
-        ("elsewhere", "run", 0, 1, 0.9),
-    ]
-    predictions = predicted(rows, videos=("a", "b", "c", "elsewhere"))
-    order = ranked(predictions, predictions.video, "fixed")
-    assert first_finders(ground_truth, predictions, order, np.array([0.5, 0.6, 0.7, 0.8])).tolist() == [
-        [0, 0, 1, 1],
-        [0, 1, 1, 2],
-        [0, 0, 0, 0],
-    ]
 
 
 def test_its_overlap_is_that_of_the_module_to_the_last_bit():
