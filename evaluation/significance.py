@@ -130,7 +130,7 @@ def confidence_interval(
     Raises:
         ValueError: the seeds are of other videos or metrics, or ``repetitions`` are too few for ``level``.
     """
-    _check(repetitions, level)
+    check_repetitions(repetitions, level)
     systems = (system,) = _resample(score, [_seeds(statistics)], generator, repetitions, report)
     chance = _chance(systems, generator, repetitions)
     return {
@@ -166,7 +166,7 @@ def paired_bootstrap(
     Raises:
         ValueError: the statistics are of other videos or metrics, or ``repetitions`` are too few for ``level``.
     """
-    _check(repetitions, level)
+    check_repetitions(repetitions, level)
     systems = first, second = _resample(score, [_seeds(a), _seeds(b)], generator, repetitions, report)
     chance = _chance(systems, generator, repetitions)
     differences = {
@@ -190,11 +190,12 @@ def _tail(resamples: int, level: float) -> int:
     return math.floor((resamples + 1) * (1 - level) / 2 * (1 + ROUNDING))
 
 
-def _check(repetitions: int, level: float) -> None:
+def check_repetitions(repetitions: int, level: float) -> None:
+    """Raise ValueError unless ``repetitions`` resamples are enough for an interval that holds with ``level``."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie within (0, 1), received {level}.")
     if _tail(repetitions, level) < 1:
-        least = next(number for number in range(repetitions, 10**9) if _tail(number, level))
+        least = math.ceil(2 / ((1 - level) * (1 + ROUNDING)) - 1)
         raise ValueError(f"repetitions must be at least {least} for a level of {level}, received {repetitions}.")
 
 
