@@ -17,6 +17,7 @@ from tspbench.cli_options import (
     EncoderName,
     GroundTruthFiles,
     Kind,
+    OptionalGroundTruthFiles,
     Out,
     Precision,
     ProtocolName,
@@ -265,6 +266,48 @@ def score(
         intervals=intervals,
         json_out=json,
     )
+
+
+@app.command()
+def compare(
+    task: TaskName,
+    a: Annotated[str, typer.Argument(metavar="A.json", help="Predictions; several seeds with commas between them.")],
+    b: Annotated[str, typer.Argument(metavar="B.json", help="Predictions; several seeds with commas between them.")],
+    ground_truth: OptionalGroundTruthFiles = None,
+    subset: Subset = "validation",
+    protocol: ProtocolName = None,
+    unknown_videos: Unknown = UnknownVideos.REFUSE,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")] = None,
+) -> None:
+    """Say whether B is better than A: paired bootstrap over the videos, and over seeds where there are several.
+
+    The statistics.npz of a finished run may stand for predictions, and then need no ground truth.
+
+    Example: tspbench compare tac.json tsp.json --task tal --ground-truth G.json
+    """
+    from tspbench.scoring_verbs import compare_predictions
+
+    compare_predictions(
+        task.value, a, b, ground_truth or [], subset, protocol, unknown=unknown_videos.value, json_out=json
+    )
+
+
+@app.command()
+def diagnose(
+    predictions: Annotated[Path, typer.Option("--predictions", help="ActivityNet or THUMOS14 detections.")],
+    ground_truth: GroundTruthFiles,
+    out: Annotated[Path, typer.Option("--out", help="Folder for tables, numbers and figure.")],
+    subset: Subset = "validation",
+    protocol: ProtocolName = None,
+    unknown_videos: Unknown = UnknownVideos.REFUSE,
+) -> None:
+    """Profile the errors of detections (DETAD): false positives by kind, sensitivity by length, coverage and number.
+
+    Example: tspbench diagnose --predictions P.json --ground-truth G.json --out runs/diagnosis
+    """
+    from tspbench.scoring_verbs import diagnose_predictions
+
+    diagnose_predictions(predictions, ground_truth, subset, protocol, out, unknown=unknown_videos.value)
 
 
 @app.command()

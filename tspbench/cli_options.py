@@ -60,6 +60,9 @@ TrainedTaskName = Annotated[TrainedTask, typer.Option("--task", help="tal is tem
 GroundTruthFiles = Annotated[
     list[Path], typer.Option("--ground-truth", help="Annotations, or references of captions; repeatable.")
 ]
+OptionalGroundTruthFiles = Annotated[
+    list[Path] | None, typer.Option("--ground-truth", help="Annotations, or references of captions; repeatable.")
+]
 Subset = Annotated[str, typer.Option("--subset", help="Subset to score on; captions have none.")]
 ProtocolName = Annotated[
     str | None, typer.Option("--protocol", help="See `tspbench list protocols`; default: the task's first.")

@@ -26,6 +26,8 @@ BUCKET_COLOURS: Final[dict[CharacteristicName, str]] = {
     "instances": "#E69F00",
 }
 INK: Final = "#333333"
+# Of numbers, so that they stay readable where a line crosses them.
+BACKGROUND: Final = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
 DOTS_PER_INCH: Final = 150
 LINE_LENGTH: Final = 200
 
@@ -151,10 +153,10 @@ def _relative(axes: "Axes", diagnosis: Diagnosis) -> None:
         axes.plot([place, place], [scores.lowest, scores.highest], color=colour, lw=5, marker="_", ms=22, mew=4)
         for value in (scores.lowest, scores.highest):
             if not np.isnan(value):
-                text = f"{value:.2f}"
                 axes.annotate(
-                    text, (place, value), (15, 0), textcoords="offset points", va="center", fontsize=9, color=INK
-                )
+                    f"{value:.2f}", (place, value), (15, 0), textcoords="offset points", va="center", fontsize=9,
+                    color=INK, bbox=BACKGROUND,
+                )  # fmt: skip
     axes.axhline(1.0, color=INK, ls="--", lw=1.2)
     axes.set_xticks(range(len(diagnosis.buckets)), [text_of(s.characteristic.name) for s in diagnosis.buckets])
     axes.set_xlim(-0.6, len(diagnosis.buckets) - 0.4)
@@ -202,8 +204,8 @@ def _numbered_bars(axes: "Axes", places: np.ndarray, heights: np.ndarray, colour
     """Draw bars with their heights above them; nan is a dash on the ground."""
     bars = axes.bar(places, np.nan_to_num(heights), color=colours, width=0.86)
     labels = axes.bar_label(bars, [_number(height) for height in heights], padding=2, fontsize=8.5, color=INK)
-    for label in labels:  # readable where the line of all segments crosses them
-        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})
+    for label in labels:
+        label.set_bbox(BACKGROUND)
 
 
 def _label(axes: "Axes", title: str, y: str, x: str, grid: Literal["x", "y"] = "y") -> None:

@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
+from tspbench.stages.compare import Comparison, compare, verdict
 from tspbench.stages.score import ScoreReport, UnknownVideos, score_files
+
+MOST_COLUMNS: Final = 6
+USUAL: Final = ("AP@0.50", "AP@0.75", "AP@0.95", "average_AP")
+HEADLINES: Final = {"tal": "average_mAP", "proposals": "AUC", "captioning": "METEOR"}
 
 
 def score_predictions(
@@ -46,8 +52,69 @@ def score_predictions(
     if report.per_class:
         console.print(_classes(report.per_class))
     say(f"Signature: {report.signature}")
-    if report.failed:
-        raise UserError(" ".join(f"{', '.join(report.failed)}: {next(iter(report.failed.values()))}".split()))
+    _raise_failed(report.failed)
+
+
+def compare_predictions(
+    task: str,
+    a: str,
+    b: str,
+    ground_truth: Sequence[Path],
+    subset: str,
+    protocol: str | None,
+    *,
+    unknown: UnknownVideos,
+    json_out: Path | None,
+) -> None:
+    """Compare two systems, each one file or several with commas between them, and print the differences in points."""
+    with progress("resample") as advance:
+        found = compare(
+            task,
+            _paths(a),
+            _paths(b),
+            ground_truth,
+            subset,
+            protocol,
+            unknown=unknown,
+            json_out=json_out,
+            report=advance,
+        )
+    Console().print(_differences(found))
+    if (headline := HEADLINES[task]) in found.metrics:
+        say(verdict(found, headline))
+    say(f"Signature: {found.signature}")
+    _raise_failed(found.failed)
+
+
+def diagnose_predictions(
+    predictions: Path,
+    ground_truth: Sequence[Path],
+    subset: str,
+    protocol: str | None,
+    out: Path,
+    *,
+    unknown: UnknownVideos,
+) -> None:
+    """Diagnose a prediction file; print the tables, and say where they and the figure are."""
+    from tspbench.stages.diagnose import FIGURE_FILE, TABLES_FILE, diagnose_files, markdown  # noqa: PLC0415 - matplotlib
+
+    report = diagnose_files(predictions, ground_truth, subset, protocol, out=out, unknown=unknown)
+    print(markdown(report), end="")
+    say(f"Tables: {out / TABLES_FILE}; figure: {out / FIGURE_FILE}")
+
+
+def _paths(text: str) -> list[Path]:
+    """Return the files of a text such as seed0.json,seed1.json."""
+    paths = [Path(part) for part in text.split(",") if part]
+    if not paths:
+        raise UserError(f"{text!r}: expected a prediction file, or several with commas between them, found none.")
+    return paths
+
+
+def _raise_failed(failed: Mapping[str, str]) -> None:
+    """Say last, and by the exit code, which metrics could not be computed."""
+    if failed:
+        raise UserError(f"Without {', '.join(failed)}: {next(iter(failed.values()))}")
 
 
 def summary(task: str, counts: Mapping[str, int], unknown: UnknownVideos) -> list[str]:
@@ -89,11 +156,31 @@ def _scores(report: ScoreReport) -> Table:
     return table
 
 
+def _differences(found: Comparison) -> Table:
+    table = Table(title=f"{', '.join(found.a)} (A) and {', '.join(found.b)} (B)")
+    for head in ("metric", "A", "B", "B - A", f"{100 * found.level:g} % interval", "p"):
+        table.add_column(head, justify="right" if table.columns else "left")
+    for name, metric in found.metrics.items():
+        points = [f"{100 * value:.2f}" for value in (metric.a, metric.b, metric.difference)]
+        interval = f"{100 * metric.low:.2f} to {100 * metric.high:.2f}"
+        table.add_row(name, *points, interval, f"{metric.p:.3f}")
+    for name in found.failed:
+        table.add_row(name, "failed")
+    return table
+
+
 def _classes(per_class: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """Show every threshold where there is room, else the usual three; the JSON has all."""
+    names = list(next(iter(per_class.values())))
+    shown = names if len(names) <= MOST_COLUMNS else [name for name in names if name in USUAL]
     table = Table()
     table.add_column("class")
-    for name in next(iter(per_class.values())):
-        table.add_column(name.removeprefix("AP"), justify="right")
+    for name in shown:
+        table.add_column(name, justify="right", no_wrap=True)
     for label, values in sorted(per_class.items()):
-        table.add_row(label, *("—" if value is None else f"{100 * value:.2f}" for value in values.values()))
+        table.add_row(label, *(_percent(values[name]) for name in shown))
     return table
+
+
+def _percent(value: float | None) -> str:
+    return "—" if value is None else f"{100 * value:.2f}"

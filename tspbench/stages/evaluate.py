@@ -171,7 +171,7 @@ def _evaluate_row(what: Evaluation, name: str, files: FeatureFiles, folder: Path
             truth = replace(truth, labels=labels, label=np.zeros_like(truth.label))
         found = read_predictions(folder / "predict" / PREDICTIONS_FILE, truth)
         scored = score("tal", truth, found, protocol)
-        write_statistics(folder / "score" / STATISTICS_FILE, scored.statistics)
+        write_statistics(folder / "score" / STATISTICS_FILE, scored.statistics, scored.signature)
         with progress(f"resample · {name}") as advance:
             intervals = score_intervals("tal", scored, advance)
         return {

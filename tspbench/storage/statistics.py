@@ -28,7 +28,7 @@ class StoredStatistics(NamedTuple):
     signature: str
 
 
-def write_statistics(path: Path, statistics: Any, signature: str = "") -> None:
+def write_statistics(path: Path, statistics: Any, signature: str) -> None:
     """Write the statistics of any metric of ``evaluation.METRICS`` as one .npz file, atomically.
 
     Every field is an entry: arrays as they are, strings as an array, everything else as JSON.

@@ -82,9 +82,9 @@ def other(monkeypatch):
 
 
 def test_new_fields_need_no_change(tmp_path, other):
-    write_statistics(tmp_path / "s.npz", other)
+    write_statistics(tmp_path / "s.npz", other, "signature")
     found = read_statistics(tmp_path / "s.npz")
-    assert (found.task, found.signature) == ("other", "")
+    assert (found.task, found.signature) == ("other", "signature")
     assert_same(found.statistics, other)
     assert math.copysign(1, found.statistics.values[1, 1]) == -1
 
