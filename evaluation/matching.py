@@ -49,10 +49,17 @@ def total_order(predictions: Predictions) -> Integers:
 
     The highest score comes first; equal scores come in the order of video name, start, end and label name.
     """
-    video = _name_ranks(predictions.videos)[predictions.video]
+    order = np.argsort(-predictions.score, kind="stable")
+    score = predictions.score[order]
+    equal = score[1:] == score[:-1]
+    # Few are equal, as a rule: sorting those alone by all that breaks ties takes a quarter of the time.
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+    rows = order[tied]
+    video = _name_ranks(predictions.videos)[predictions.video[rows]]
     # The last rank is where the label -1 of class-agnostic proposals lands.
-    label = np.append(_name_ranks(predictions.labels), -1)[predictions.label]
-    return np.lexsort((label, predictions.end, predictions.start, video, -predictions.score))
+    label = np.append(_name_ranks(predictions.labels), -1)[predictions.label[rows]]
+    order[tied] = rows[np.lexsort((label, predictions.end[rows], predictions.start[rows], video, -score[tied]))]
+    return order
 
 
 def match(ground_truth: GroundTruth, predictions: Predictions, order: Integers, thresholds: Floats) -> Booleans:
