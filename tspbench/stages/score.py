@@ -18,6 +18,7 @@ from tspbench.config import choose
 from tspbench.errors import UserError
 from tspbench.storage.annotations import read_labels
 from tspbench.storage.atomic import write_json
+from tspbench.storage.captions import read_captions, read_references
 from tspbench.storage.formats import read_any_predictions, read_ground_truth
 from tspbench.storage.predictions import check_videos
 
@@ -140,8 +141,6 @@ def read_target(
     protocols = PROTOCOLS[task]
     rules = protocols[choose(f"protocol of {task}", protocol or next(iter(protocols)), protocols)]
     if task == CAPTIONING:
-        from tspbench.storage.captions import read_references  # noqa: PLC0415
-
         return Target(task, rules, tuple(read_references(path) for path in ground_truth), np.empty(0))
     classes = None if labels is None else read_labels(labels)
     annotations = read_ground_truth(ground_truth)
@@ -166,8 +165,6 @@ def read_scored(target: Target, predictions: Path, unknown: UnknownVideos = "ref
     """
     keep = unknown != "refuse"
     if target.task == CAPTIONING:
-        from tspbench.storage.captions import read_captions  # noqa: PLC0415
-
         captions = read_captions(predictions)
         check_videos(predictions, captions.videos, all_videos(target.truth), keep_unknown=keep)
         return score(target.task, target.truth, captions, target.protocol)
