@@ -22,6 +22,7 @@ from tspbench.storage.json_files import (
     read_entries,
     read_json,
     segment_problem,
+    uncollected,
     unknown_label,
 )
 
@@ -107,6 +108,7 @@ class Annotations:
         )
 
 
+@uncollected()
 def read_annotations(path: Path) -> Annotations:
     """Read an ActivityNet annotation file, .json or .json.gz.
 

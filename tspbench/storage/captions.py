@@ -14,11 +14,12 @@ import orjson
 from evaluation.captions import Captions
 from tspbench.errors import UserError
 from tspbench.storage.atomic import write_bytes
-from tspbench.storage.json_files import found, is_number, read_entries, read_json
+from tspbench.storage.json_files import found, is_number, read_entries, read_json, uncollected
 
 Row = tuple[float, float, str]
 
 
+@uncollected()
 def read_references(path: Path) -> Captions:
     """Read one reference file.
 
@@ -38,6 +39,7 @@ def read_references(path: Path) -> Captions:
     return _captions({name: _references(f"{path}, video {name!r}", entry) for name, entry in content.items()})
 
 
+@uncollected()
 def read_captions(path: Path) -> Captions:
     """Read a submission.
 

@@ -40,7 +40,7 @@ def read_any_predictions(
 ) -> Predictions:
     """Read predictions of any format, see ``tspbench.storage.predictions.read_predictions``."""
     if path.suffix == ".txt":
-        return read_thumos_detections(path, ground_truth, keep_unknown=keep_unknown)
+        return read_thumos_detections(path, ground_truth, keep_unknown=keep_unknown, labelled=labelled)
     return read_predictions(path, ground_truth, keep_unknown=keep_unknown, labelled=labelled)
 
 

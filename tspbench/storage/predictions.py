@@ -15,12 +15,13 @@ import orjson
 from evaluation.segments import CLASS_AGNOSTIC, GroundTruth, Predictions
 from tspbench.errors import UserError
 from tspbench.storage.atomic import write_bytes
-from tspbench.storage.json_files import found, read_entries, segment_problem, unknown_label
+from tspbench.storage.json_files import found, read_entries, segment_problem, uncollected, unknown_label
 
 _NUMBERS = (float, int)
 _LARGEST = sys.float_info.max
 
 
+@uncollected()
 def read_predictions(
     path: Path, ground_truth: GroundTruth, *, keep_unknown: bool = False, labelled: bool = True
 ) -> Predictions:
