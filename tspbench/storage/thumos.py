@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from evaluation.segments import GroundTruth, Predictions
+from evaluation.segments import CLASS_AGNOSTIC, GroundTruth, Predictions
 from tspbench.errors import UserError
 from tspbench.storage.annotations import Annotations, VideoAnnotations
 from tspbench.storage.json_files import read_content
@@ -117,11 +117,15 @@ def read_thumos_csv(path: Path) -> Annotations:
     return _annotations(path, segments)
 
 
-def read_thumos_detections(path: Path, ground_truth: GroundTruth, *, keep_unknown: bool = False) -> Predictions:
+def read_thumos_detections(
+    path: Path, ground_truth: GroundTruth, *, keep_unknown: bool = False, labelled: bool = True
+) -> Predictions:
     """Read detections from a text, aligned to ``ground_truth``; classes by their numbers in the challenge's list.
 
+    ``keep_unknown`` and ``labelled`` are those of ``tspbench.storage.predictions.read_predictions``.
+
     Raises:
-        UserError: a line does not fit, or a video is unknown, see ``tspbench.storage.predictions.read_predictions``.
+        UserError: a line does not fit, or a video or class is unknown.
     """
     labels = {
         str(CLASS_NUMBERS[name]): index for index, name in enumerate(ground_truth.labels) if name in CLASS_NUMBERS
@@ -139,12 +143,12 @@ def read_thumos_detections(path: Path, ground_truth: GroundTruth, *, keep_unknow
                 f"{where}: expected a video, a start and an end in seconds, a class number and a score, found "
                 f"{line!r}; mend it."
             )
-        if words[3] not in labels:
+        if labelled and words[3] not in labels:
             raise UserError(
                 f"{where}: expected a class number of the ground truth such as {next(iter(labels), '7')}, found "
                 f"{words[3]}; mend it."
             )
-        rows.setdefault(words[0], []).append((*times, score, labels[words[3]]))
+        rows.setdefault(words[0], []).append((*times, score, labels[words[3]] if labelled else CLASS_AGNOSTIC))
     check_videos(path, rows, ground_truth.videos, keep_unknown=keep_unknown)
     videos = ground_truth.videos + tuple(name for name in rows if name not in set(ground_truth.videos))
     index = {name: place for place, name in enumerate(videos)}

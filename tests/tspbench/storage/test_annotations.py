@@ -1,3 +1,4 @@
+import gc
 import gzip
 import json
 import re
@@ -215,3 +216,17 @@ def test_mistakes_in_a_list_of_labels(tmp_path, name, content, message):
     path = written(tmp_path, content, name)
     with pytest.raises(UserError, match=f"^{re.escape(message.replace('PATH', str(path)))}$"):
         read_labels(path)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_reading_leaves_garbage_collection_as_it_was(tmp_path, enabled):
+    (tmp_path / "a.json").write_text('{"database": {}}')
+    (gc.enable if enabled else gc.disable)()
+    try:
+        read_annotations(tmp_path / "a.json")
+        assert gc.isenabled() is enabled
+        with pytest.raises(UserError):
+            read_annotations(tmp_path / "nowhere.json")
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()

@@ -69,6 +69,12 @@ def test_detections(tmp_path):
         read_any_predictions(path, TRUTH)
 
 
+def test_proposals_need_no_known_class(tmp_path):
+    path = tmp_path / "run.txt"
+    path.write_text("video_test_0000004 1.0 2.5 0 0.75\n")
+    assert read_any_predictions(path, TRUTH, labelled=False).label.tolist() == [-1]
+
+
 LINE = "expected a video, a start and an end in seconds, a class number and a score, found "
 
 
