@@ -97,9 +97,12 @@ def finished(tmp_path_factory) -> Path:
 def test_the_table_has_a_row_for_every_feature_set(finished):
     lines = (finished / "table.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    assert rows[0] == ["features", "mAP@0.50", "@0.75", "@0.95", "average"]
+    assert rows[0] == ["features", "mAP@0.50", "@0.75", "@0.95", "average", "95 % interval"]
     assert [row[0] for row in rows[2:]] == ROWS
-    assert all(0 <= float(cell) <= 100 for row in rows[2:] for cell in row[1:])
+    for row in rows[2:]:
+        low, _, high = row[-1].partition(" to ")
+        assert all(0 <= float(cell) <= 100 for cell in row[1:-1])
+        assert float(low) <= float(row[-2]) <= float(high)
     assert len(results(finished)) == 1 + 2 * len(ROWS)
 
 
@@ -177,7 +180,7 @@ def test_report_on_an_unfinished_run(finished, tmp_path):
     assert run("report", out, log=log) == 0
     before, after = (finished / "table.md").read_text().splitlines(), (out / "table.md").read_text().splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-    assert [new for _, new in changed] == ["| TAC on the target set | — | — | — | — |"]
+    assert [new for _, new in changed] == ["| TAC on the target set | — | — | — | — | — |"]
     assert changed[0][0].startswith("| TAC on the target set | ")
     assert "—" in log.read_text()
 
