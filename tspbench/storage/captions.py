@@ -119,6 +119,8 @@ def _checked(where: str, time: object, sentence: object) -> tuple[float, float]:
         expected, value = 'a "sentence" that is text', sentence
     elif not (isinstance(time, list) and len(time) == 2 and all(is_number(part) for part in time)):
         expected, value = 'a "timestamp" of two finite numbers [start, end] in seconds', time
+    elif not sentence.isascii() and any("\ud800" <= character <= "\udfff" for character in sentence):
+        expected, value = 'a "sentence" of whole characters, not half a surrogate pair', sentence
     else:
         return float(time[0]), float(time[1])
     raise UserError(f"{where}: expected {expected}, found {found(value)}; correct or remove this caption.")

@@ -67,6 +67,10 @@ MEND = "; correct or remove this caption."
         ({**GOOD, "sentence": 7}, 'expected a "sentence" that is text, found 7' + MEND),
         ({**GOOD, "sentence": None}, 'expected a "sentence" that is text, found nothing' + MEND),
         (
+            {**GOOD, "sentence": "A \ud83d."},
+            "expected a \"sentence\" of whole characters, not half a surrogate pair, found 'A \\ud83d.'" + MEND,
+        ),
+        (
             {**GOOD, "timestamp": [1]},
             'expected a "timestamp" of two finite numbers [start, end] in seconds, found [1]' + MEND,
         ),
