@@ -166,8 +166,10 @@ def report_run(folder: Path) -> None:
 
 def list_kind(kind: str) -> None:
     """Print the names of one kind, each with its caption."""
-    for name, caption in sorted(_table_of(kind).items()):
-        print(f"{name:20} {caption}")
+    table = _table_of(kind)
+    width = max(20, *map(len, table))
+    for name, caption in sorted(table.items()):
+        print(f"{name:{width}} {caption}")
 
 
 def _table_of(kind: str) -> dict[str, str]:

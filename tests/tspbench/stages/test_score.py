@@ -194,6 +194,6 @@ def test_nothing_is_written_when_something_is_wrong(files, tmp_path):
 
 
 def test_scoring_imports_no_torch():
-    code = "import sys, tspbench.stages.score; sys.exit('torch' if 'torch' in sys.modules else '')"
+    code = "import sys, tspbench.scoring_verbs, tspbench.stages.diagnose; sys.exit('torch' if 'torch' in sys.modules else '')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stderr.strip() == ""
