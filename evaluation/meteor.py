@@ -67,6 +67,7 @@ _JAVA: Final = (
 )
 _VARIABLES: Final = ("_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH")
 _LOCALE: Final = ("LC_", "LAN")
+_PATIENCE: Final = 2.0  # seconds for what follows from the end of a process
 _BATCH: Final = 50_000  # pairs whose answers are held as text at a time
 
 
@@ -239,7 +240,7 @@ class _Child:
     def stop(self) -> None:
         """Kill the process and wait for its end."""
         self.process.kill()
-        self._listener.join()
+        self._listener.join(_PATIENCE)
         with self.process:  # closes the pipes and waits
             pass
 
@@ -256,7 +257,7 @@ class _Child:
             self.process.kill()
             raise
         finally:
-            writer.join()
+            writer.join(_PATIENCE)
         return _parsed(answer, len(pairs))
 
     def _write(self, request: bytes) -> None:
@@ -281,9 +282,9 @@ class _Child:
             part = os.read(output, 1 << 16)
             if not part:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(1.0)
+                    self.process.wait(_PATIENCE)
                 self.process.kill()
-                self._listener.join()
+                self._listener.join(_PATIENCE)
                 raise _ended(f"METEOR, after {lines:,} of {count:,} pairs,", self.process.wait(), self._errors)
             parts.append(part)
             lines += part.count(b"\n")
@@ -301,7 +302,7 @@ def _parsed(answer: bytes, count: int) -> Integers:
     lines = answer.splitlines()
     strange = [line for line in lines if line.count(b" ") != FIELDS - 1 or line.translate(None, b"0123456789. ")]
     if strange or len(lines) != count:
-        what = repr(strange[0][:200].decode(errors="replace")) if strange else f"{len(lines) - count} lines too many"
+        what = repr(strange[0][:200].decode(errors="replace")) if strange else f"{len(lines) - count} line(s) too many"
         raise MeteorError(f"METEOR was to give {FIELDS} numbers for each pair, and gave {what}.")
     rows = np.array(answer.split(), dtype=np.float64).astype(np.int64).reshape(count, FIELDS)
     # Content and function words of four kinds in both sides.
