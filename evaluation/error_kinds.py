@@ -19,13 +19,12 @@ Decided here:
 - which detection chooses first, and which segment it takes, is decided as in ``evaluation.matching``.
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from evaluation.compiled import compiled
 from evaluation.matching import ranked
 from evaluation.protocols import DetectionProtocol
 from evaluation.segments import Booleans, Floats, GroundTruth, Integers, Predictions
@@ -85,7 +84,7 @@ def _match(
     true_order = np.lexsort((truth.end, truth.start, truth.video))
     true_video = truth.video[true_order]
     video = predictions.video[order]
-    match, tiou, own = _compiled_loop()(
+    match, tiou, own = compiled(_match_loop)(
         np.column_stack((predictions.start, predictions.end))[order],
         predictions.label[order],
         np.searchsorted(true_video, video, side="left"),
@@ -96,15 +95,6 @@ def _match(
     )
     # The last entry is where the index -1 of no match lands.
     return np.append(true_order, -1)[match], tiou, own
-
-
-@functools.cache
-def _compiled_loop() -> Callable[..., tuple[Integers, Floats, Booleans]]:
-    """Return ``_match_loop`` as machine code, compiled once per installation."""
-    import numba  # noqa: PLC0415 - takes most of a second, which only a diagnosis has a reason to wait for
-
-    loop: Callable[..., tuple[Integers, Floats, Booleans]] = numba.njit(cache=True)(_match_loop)
-    return loop
 
 
 def _match_loop(

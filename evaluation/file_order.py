@@ -8,12 +8,11 @@ order of the file gives another score; that is why the protocols of this project
 only where they say so.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
+from evaluation.compiled import compiled
 from evaluation.segments import Floats, Integers
 
 SMALL: Final = 16  # parts of at most so many elements are sorted by insertion
@@ -28,17 +27,8 @@ def file_order(score: Floats, group: Integers) -> Integers:
     """
     by_group = np.argsort(group, kind="stable")
     parts = np.split(by_group, np.flatnonzero(np.diff(group[by_group])) + 1)
-    sort = _compiled_sort()
+    sort = compiled(_quicksort)
     return np.concatenate([rows[sort(score[rows])[::-1]] for rows in parts])
-
-
-@functools.cache
-def _compiled_sort() -> Callable[[Floats], Integers]:
-    """Return ``_quicksort`` as machine code, compiled once per installation."""
-    import numba  # noqa: PLC0415 - takes most of a second, which only this protocol has a reason to wait for
-
-    sort: Callable[[Floats], Integers] = numba.njit(cache=True)(_quicksort)
-    return sort
 
 
 def _quicksort(values: Floats) -> Integers:  # noqa: C901 - one algorithm, and compiled as one

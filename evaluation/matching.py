@@ -19,12 +19,9 @@ So the order of rows, videos and labels in the arguments changes nothing. The te
 ``evaluation.overlap``, to the last bit.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
+from evaluation.compiled import compiled
 from evaluation.file_order import file_order
 from evaluation.protocols import Ties
 from evaluation.segments import Booleans, Floats, GroundTruth, Integers, Predictions
@@ -77,7 +74,7 @@ def match(ground_truth: GroundTruth, predictions: Predictions, order: Integers, 
     true_group, group = _groups(ground_truth, predictions)
     true_order = np.lexsort((ground_truth.end, ground_truth.start, true_group))
     true_group, group = true_group[true_order], group[order]
-    matched: Booleans = _compiled(_match_loop)(
+    matched: Booleans = compiled(_match_loop, _iou)(
         _times(predictions)[order],
         np.searchsorted(true_group, group, side="left"),
         np.searchsorted(true_group, group, side="right"),
@@ -106,7 +103,7 @@ def match_by_segment(
     true_group, group = true_group[true_order], group[order]
     place = np.argsort(group, kind="stable")
     matched = np.empty((len(order), len(thresholds)), dtype=np.bool_)
-    matched[place] = _compiled(_match_by_segment_loop)(
+    matched[place] = compiled(_match_by_segment_loop, _iou)(
         _times(ground_truth)[true_order],
         np.searchsorted(group[place], true_group, side="left"),
         np.searchsorted(group[place], true_group, side="right"),
@@ -132,25 +129,6 @@ def _name_ranks(names: tuple[str, ...]) -> Integers:
     ranks = np.empty(len(names), dtype=np.int64)
     ranks[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
     return ranks
-
-
-@functools.cache
-def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """Return one of the loops below as machine code, compiled once per installation."""
-    compiled: Callable[..., Any] = _compiler()(loop)
-    return compiled
-
-
-@functools.cache
-def _compiler() -> Callable[..., Any]:
-    # Importing numba takes most of a second, which `tspbench --help` has no reason to wait for.
-    import numba  # noqa: PLC0415
-    from numba.extending import register_jitable  # noqa: PLC0415
-
-    # The loops call it. It stands in their file, whose change is what makes numba compile again.
-    register_jitable(_iou)
-    compiler: Callable[..., Any] = numba.njit(cache=True)
-    return compiler
 
 
 def _iou(segment: Floats, other: Floats) -> float:
