@@ -49,5 +49,5 @@ class Captions:
 
 
 def all_videos(references: Sequence[Captions]) -> tuple[str, ...]:
-    """Return the videos of any of the reference files, sorted."""
-    return tuple(sorted({name for file in references for name in file.videos}))
+    """Return the videos that have a sentence in any of the reference files, sorted."""
+    return tuple(sorted({file.videos[index] for file in references for index in np.unique(file.video)}))

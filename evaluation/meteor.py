@@ -25,6 +25,7 @@ import contextlib
 import importlib
 import os
 import re
+import reprlib
 import select
 import subprocess
 import threading
@@ -272,7 +273,7 @@ class _Child:
         writer = threading.Thread(target=self._write, args=(request,), daemon=True)
         writer.start()
         try:
-            answer = self._read(len(pairs))
+            answer = self._read(pairs)
         except BaseException:
             self.process.kill()
             raise
@@ -291,13 +292,14 @@ class _Child:
         while part := self.process.stderr.read(1 << 12):  # type: ignore[union-attr]
             self._errors = (self._errors + part)[-10_000:]
 
-    def _read(self, count: int) -> bytes:
+    def _read(self, pairs: Sequence[tuple[str, str]]) -> bytes:
+        count = len(pairs)
         output = self.process.stdout.fileno()  # type: ignore[union-attr]
         parts, lines = [], 0
         while lines < count:
             if not select.select([output], [], [], self._silence)[0]:
                 raise MeteorError(
-                    f"METEOR gave no sign for {self._silence:g} s after {lines:,} of {count:,} pairs and was stopped."
+                    f"METEOR gave no sign for {self._silence:g} s {_place(pairs, lines)} and was stopped."
                 )
             part = os.read(output, 1 << 16)
             if not part:
@@ -305,10 +307,16 @@ class _Child:
                     self.process.wait(_PATIENCE)
                 self.process.kill()
                 self._listener.join(_PATIENCE)
-                raise _ended(f"METEOR, after {lines:,} of {count:,} pairs,", self.process.wait(), self._errors)
+                raise _ended(f"METEOR, {_place(pairs, lines)}", self.process.wait(), self._errors)
             parts.append(part)
             lines += part.count(b"\n")
         return b"".join(parts)
+
+
+def _place(pairs: Sequence[tuple[str, str]], done: int) -> str:
+    """Say how far METEOR came, and at which pair it is."""
+    candidate, reference = (reprlib.repr(tokens) for tokens in pairs[min(done, len(pairs) - 1)])
+    return f"after {done:,} of {len(pairs):,} pairs, at {candidate} against {reference},"
 
 
 def _field(tokens: str) -> str:

@@ -126,7 +126,7 @@ class CaptioningProtocol(Protocol):
 
     Attributes:
         garbage: what a caption that overlaps no reference is compared with: the "fixed" string of the 2018 toolkit,
-            or 10 to 20 "random" letters, drawn from a generator with a fixed seed, as since 2019.
+            or 10 to 20 "random" letters, as since 2019, drawn from a hash of video and sentence.
         references: "pooled" pairs a caption with the references of all files, "averaged" scores against each file
             alone and averages.
         max_captions: how many captions of a video count, in the order of the file.

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 
 from evaluation.captions import Captions, all_videos
-from evaluation.protocols import Protocol, SegmentProtocol
+from evaluation.protocols import DetectionProtocol, Protocol, SegmentProtocol
 from evaluation.segments import GroundTruth
 
 Truth = GroundTruth | Sequence[Captions]
@@ -29,6 +29,9 @@ def score_signature(metric: str, protocol: Protocol, ground_truth: Truth, versio
     if isinstance(ground_truth, GroundTruth):
         scoped = protocol.scoped(ground_truth) if isinstance(protocol, SegmentProtocol) else ground_truth
         videos, segments, digest = len(scoped.videos), len(scoped), ground_truth_hash(scoped)
+        if isinstance(protocol, DetectionProtocol) and protocol.matching == "segment":
+            # Where detections on ignored segments are forgiven, these decide the score, too.
+            digest += "+" + ground_truth_hash(protocol.ignored(ground_truth))
     else:
         videos, segments = len(all_videos(ground_truth)), sum(len(file) for file in ground_truth)
         digest = references_hash(ground_truth)

@@ -20,7 +20,9 @@ Decided here:
   the range that the resamples and the estimate span. A mAP is higher on resamples than on new videos, because they hold
   fewer different videos; the percentiles alone lie too high.
 - The p-value of a difference d is (1 + #{|d* - d| >= |d|}) / (1 + R) over R resampled differences d*: two-sided, never
-  0, and 1 if d is 0. Differences that are equal up to rounding count as equal.
+  0, and 1 if d is 0. Differences that are equal up to rounding count as equal. It is at least 2 ** (1 - V) with V
+  videos, what a test of signs allows: fewer than six can never show a difference at the level of 0.05.
+- One video is every resample of itself: there is no interval then.
 - A resample in which a metric is nan (nothing annotated, say) is left out for that metric, and counted. Interval and
   p-value are nan where the estimate is, and where too few resamples remain for the level.
 - Neither the order of videos nor that of seeds changes anything to the last bit, as long as the metric keeps to it.
@@ -28,7 +30,7 @@ Decided here:
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -89,11 +91,13 @@ class _System:
         estimates: of each seed on all videos, by metric, float64 (S,).
         resampled: of each seed on each resample of the videos, by metric, float64 (R, S).
         seeds: S.
+        videos: how many there are.
     """
 
     estimates: dict[str, Floats]
     resampled: dict[str, Floats]
     seeds: int
+    videos: int
 
     def estimate(self, name: str) -> float:
         """Return the mean of a metric over the seeds."""
@@ -133,10 +137,11 @@ def confidence_interval(
     check_repetitions(repetitions, level)
     systems = (system,) = _resample(score, [_seeds(statistics)], generator, repetitions, report)
     chance = _chance(systems, generator, repetitions)
-    return {
+    found = {
         name: _interval(system.estimate(name), system.means(name) + _seed_error(systems, name) * chance, level)
         for name in system.estimates
     }
+    return found if system.videos > 1 else {name: _without_ends(interval) for name, interval in found.items()}
 
 
 def paired_bootstrap(
@@ -173,7 +178,7 @@ def paired_bootstrap(
         name: second.means(name) - first.means(name) + _seed_error(systems, name) * chance for name in first.estimates
     }
     return {
-        name: _difference(first.estimate(name), second.estimate(name), resampled, level)
+        name: _difference(first.estimate(name), second.estimate(name), resampled, level, first.videos)
         for name, resampled in differences.items()
     }
 
@@ -228,6 +233,7 @@ def _resample(
             {name: np.array([found[name] for found in estimates[stop - len(seeds) : stop]]) for name in names},
             {name: resampled[metric, :, stop - len(seeds) : stop] for metric, name in enumerate(names)},
             len(seeds),
+            videos,
         )
         for seeds, stop in zip(systems, stops, strict=True)
     ]
@@ -292,12 +298,18 @@ def _interval(estimate: float, resampled: Floats, level: float) -> Interval:
     return Interval(estimate, float(low), float(high), undefined)
 
 
-def _difference(a: float, b: float, resampled: Floats, level: float) -> Difference:
+def _without_ends(interval: Interval) -> Interval:
+    return replace(interval, low=math.nan, high=math.nan)
+
+
+def _difference(a: float, b: float, resampled: Floats, level: float, videos: int) -> Difference:
     """Return what resamples of b - a, some of which may be nan, float64 (R,), say about it."""
     interval = _interval(b - a, resampled, level)
     p = math.nan
     if not math.isnan(interval.low):
         deviations = np.abs(resampled[~np.isnan(resampled)] - interval.estimate)
         reached = np.count_nonzero(deviations >= abs(interval.estimate) * (1 - ROUNDING))
-        p = (1 + int(reached)) / (1 + len(deviations))
+        p = max((1 + int(reached)) / (1 + len(deviations)), 2.0 ** (1 - videos))
+    if videos == 1:
+        interval = _without_ends(interval)
     return Difference(a, b, interval.estimate, interval.low, interval.high, p, interval.undefined)

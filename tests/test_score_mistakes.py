@@ -122,3 +122,58 @@ def test_a_ground_truth_that_is_none(tmp_path, task, content):
     truth.write_bytes(content)
     _, result = scored(tmp_path, task, {"results": {"v1": [ROWS[task]]}}, truth)
     assert_one_sentence(result, truth)
+
+
+def test_a_ground_truth_is_given_once(tmp_path):
+    truth = ground_truth(tmp_path, "captioning")
+    predictions = tmp_path / "predictions.json"
+    predictions.write_text(json.dumps({"results": {"v1": [ROWS["captioning"]]}}))
+    arguments = ["--task", "captioning", "--predictions", predictions, "--ground-truth", truth]
+    assert_one_sentence(run("score", *arguments, "--ground-truth", truth), truth, "found it twice")
+
+
+def test_references_without_a_sentence(tmp_path):
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({"v1": {"timestamps": [], "sentences": []}}))
+    _, result = scored(tmp_path, "captioning", {"results": {"v1": []}}, truth)
+    assert_one_sentence(result, truth, "expected sentences, found none")
+
+
+def test_a_ground_truth_of_ignored_segments(tmp_path):
+    annotations = [{"segment": [0.0, 1.0], "label": "Ambiguous"}]
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({"database": {"v1": {"subset": "test", "annotations": annotations}}}))
+    arguments = ["--predictions", truth, "--ground-truth", truth, "--subset", "test", "--protocol", "thumos14"]
+    assert_one_sentence(run("score", "--task", "tal", *arguments), truth, "thumos14, found none")
+
+
+def test_what_is_read_is_not_written_over(tmp_path):
+    truth = ground_truth(tmp_path, "tal")
+    arguments = ["--task", "tal", "--predictions", tmp_path / "p.json", "--ground-truth", truth]
+    assert_one_sentence(run("score", *arguments, "--json", truth), truth, "found one that is read")
+    assert json.loads(truth.read_bytes())["database"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_times_beyond_any_video(tmp_path, task):
+    row = {**ROWS[task], TIMES[task]: [0.0, 1e300]}
+    path, result = scored(tmp_path, task, {"results": {"v1": [ROWS[task], row]}})
+    assert_one_sentence(result, path, "video 'v1'", ENTRY[task], "[0.0, 1e+300]")
+
+
+def test_json_that_is_too_deep(tmp_path):
+    path, result = scored(tmp_path, "tal", b"[" * 100_000)
+    assert_one_sentence(result, path, "expected JSON")
+
+
+def test_names_are_printed_as_they_are(tmp_path):
+    label = "x[/bold]\x1b[31m"
+    annotations = [{"segment": [0.0, 1.0], "label": label}]
+    truth, predictions = tmp_path / "truth.json", tmp_path / "p[red].json"
+    truth.write_text(json.dumps({"database": {"v1": {"subset": "validation", "annotations": annotations}}}))
+    predictions.write_text(json.dumps({"results": {"v1": [{**SEGMENT, "label": label}]}}))
+    result = run("score", "--task", "tal", "--predictions", predictions, "--ground-truth", truth, "--per-class")
+    assert result.exit_code == 0, result.stderr
+    assert "x[/bold] [31m" in result.stdout
+    result = run("compare", predictions, truth.with_name("p[red].json"), "--task", "tal", "--ground-truth", truth)
+    assert f"A: {predictions}\nB: {predictions}\n" in result.stderr

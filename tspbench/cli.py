@@ -53,7 +53,7 @@ class _Group(TyperGroup):
             print(f"Error: {problem}; see `{command} --help`.", file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            print("Interrupted: the same command goes on from here.", file=sys.stderr)
+            print("Interrupted: what was finished is kept.", file=sys.stderr)
             raise typer.Exit(130) from error
 
 

@@ -1,11 +1,13 @@
 """The commands that score, compare and diagnose prediction files, and what they print; none needs torch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
@@ -79,6 +81,8 @@ def compare_predictions(
             json_out=json_out,
             report=advance,
         )
+    say(f"A: {', '.join(found.a)}")
+    say(f"B: {', '.join(found.b)}")
     Console().print(_differences(found))
     if (headline := HEADLINES[task]) in found.metrics:
         say(verdict(found, headline))
@@ -132,6 +136,10 @@ def summary(task: str, counts: Mapping[str, int], unknown: UnknownVideos) -> lis
             f"Unknown: {counts['unknown_videos']:,} videos are not in the ground truth; their "
             f"{counts['predictions_of_unknown_videos']:,} predictions were {done}."
         )
+    if counts.get("predictions_beyond_limit"):
+        lines.append(
+            f"Left out: {counts['predictions_beyond_limit']:,} predictions are beyond the protocol's number a video."
+        )
     if counts.get("zero_length_ground_truth"):
         lines.append(f"Zero length: {counts['zero_length_ground_truth']:,} segments end where they start.")
     if counts.get("labels_without_predictions"):
@@ -144,12 +152,12 @@ def summary(task: str, counts: Mapping[str, int], unknown: UnknownVideos) -> lis
 def _scores(report: ScoreReport) -> Table:
     table = Table()
     table.add_column("metric")
-    table.add_column("percent", justify="right")
+    # METEOR and its like are fractions, too, but CIDEr goes up to 10.
+    table.add_column("× 100" if report.task == "captioning" else "percent", justify="right")
     if report.intervals:
         table.add_column("95 % interval", justify="right")
     for name, value in report.metrics.items():
-        low, high = report.intervals.get(name, (0.0, 0.0))
-        interval = [f"{100 * low:.2f} to {100 * high:.2f}"] if report.intervals else []
+        interval = [_interval(*report.intervals[name])] if report.intervals else []
         table.add_row(name, f"{100 * value:.2f}", *interval)
     for name in report.failed:
         table.add_row(name, "failed")
@@ -157,13 +165,13 @@ def _scores(report: ScoreReport) -> Table:
 
 
 def _differences(found: Comparison) -> Table:
-    table = Table(title=f"{', '.join(found.a)} (A) and {', '.join(found.b)} (B)")
+    table = Table()
     for head in ("metric", "A", "B", "B - A", f"{100 * found.level:g} % interval", "p"):
         table.add_column(head, justify="right" if table.columns else "left")
     for name, metric in found.metrics.items():
         points = [f"{100 * value:.2f}" for value in (metric.a, metric.b, metric.difference)]
-        interval = f"{100 * metric.low:.2f} to {100 * metric.high:.2f}"
-        table.add_row(name, *points, interval, f"{metric.p:.3f}")
+        p = "—" if math.isnan(metric.p) else f"{metric.p:.3f}"
+        table.add_row(name, *points, _interval(metric.low, metric.high), p)
     for name in found.failed:
         table.add_row(name, "failed")
     return table
@@ -178,8 +186,17 @@ def _classes(per_class: Mapping[str, Mapping[str, float | None]]) -> Table:
     for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
     for label, values in sorted(per_class.items()):
-        table.add_row(label, *(_percent(values[name]) for name in shown))
+        table.add_row(_plain(label), *(_percent(values[name]) for name in shown))
     return table
+
+
+def _interval(low: float, high: float) -> str:
+    return "—" if math.isnan(low) else f"{100 * low:.2f} to {100 * high:.2f}"
+
+
+def _plain(name: str) -> Text:
+    """Return a name from a file as nothing but text: no markup, no control characters."""
+    return Text("".join(character if character.isprintable() else " " for character in name))
 
 
 def _percent(value: float | None) -> str:

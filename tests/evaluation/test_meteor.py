@@ -178,7 +178,7 @@ def test_it_stays_for_further_calls(meteor):
 def test_a_call_that_fails_stops_it_and_the_next_starts_another(monkeypatch):
     with Meteor() as meteor:
         meteor._child.process.kill()
-        with pytest.raises(MeteorError, match=r"^METEOR, after 0 of 1 pairs, ended by signal 9\.$"):
+        with pytest.raises(MeteorError, match=r"^METEOR, after 0 of 1 pairs, at .*, ended by signal 9\.$"):
             meteor.alignments([("a", "a")])
         assert meteor._child is None
         meteor.__enter__()
@@ -236,16 +236,19 @@ def test_a_talkative_one_does_not_block(fake):
 TRACE = r"sys.stderr.write('Exception in thread main: no memory\n\tat Meteor.main\n\tat Meteor.other\n')"
 
 
+KNOWN_PAIR = "'… who walks ...he automobile' against '… … is walki...leans the car'"
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         (
             f"{TRACE}\nsys.exit(3)",
-            "METEOR, after 0 of 1 pairs, ended by exit code 3, saying: Exception in thread main: no memory.",
+            f"METEOR, after 0 of 1 pairs, at {KNOWN_PAIR}, ended by exit code 3, saying: Exception in thread main: no memory.",
         ),
         (
             f"{WORKS}\nfor row in range(5):\n    next(lines); say('{ANSWER}')\nos.kill(os.getpid(), 9)",
-            "METEOR, after 5 of 20,000 pairs, ended by signal 9.",
+            "METEOR, after 5 of 20,000 pairs, at 'a' against 'b', ended by signal 9.",
         ),
         (
             f"{WORKS}\nfor line in lines: say('Error: specify')",
@@ -283,7 +286,9 @@ def test_one_that_fails(fake, body, message):
 def test_one_that_falls_silent_is_stopped(fake, body, done):
     with fake(body, silence=0.5) as meteor:
         process = meteor._child.process
-        with pytest.raises(MeteorError, match=f"^METEOR gave no sign for 0.5 s after {done} pairs and was stopped.$"):
+        with pytest.raises(
+            MeteorError, match=f"^METEOR gave no sign for 0.5 s after {done} pairs, at .* against .*, and was stopped.$"
+        ):
             meteor.alignments(PAIRS)
         assert process.returncode == -signal.SIGKILL
 

@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from evaluation import DETECTION_PROTOCOLS, ground_truth_hash, score_signature
+from evaluation import DETECTION_PROTOCOLS, Captions, ground_truth_hash, references_hash, score_signature
 from tests.evaluation.helpers import truth
 
 ROWS = [("a", "run", 0.0, 1.0), ("b", "jump", 2.0, 3.0)]
@@ -40,3 +41,30 @@ def test_the_hash_ignores_order_and_classes_without_a_segment(same):
 def test_the_hash_sees_every_video_and_segment(other):
     assert ground_truth_hash(other) != ground_truth_hash(truth(ROWS))
     assert len(ground_truth_hash(other)) == 8
+
+
+def test_forgiving_segments_are_signed_where_they_decide():
+    rows = [*ROWS, ("a", "Ambiguous", 4.0, 5.0)]
+    official, plain = DETECTION_PROTOCOLS["thumos14-official"], DETECTION_PROTOCOLS["thumos14"]
+    assert score_signature("mAP", official, truth(rows), "1") != score_signature("mAP", official, truth(ROWS), "1")
+    assert score_signature("mAP", plain, truth(rows), "1") == score_signature("mAP", plain, truth(ROWS), "1")
+
+
+def captions(rows, videos=("v1", "v2")):
+    return Captions(
+        videos=videos,
+        video=np.array([videos.index(row[0]) for row in rows], dtype=np.int64),
+        start=np.array([row[1] for row in rows], dtype=np.float64),
+        end=np.array([row[2] for row in rows], dtype=np.float64),
+        sentences=tuple(row[3] for row in rows),
+    )
+
+
+def test_the_hash_of_references_ignores_order_and_sees_every_sentence():
+    one, other = [("v1", 0, 1, "a"), ("v2", 0, 1, "b")], [("v1", 0, 2, "c")]
+    expected = references_hash([captions(one), captions(other)])
+    assert references_hash([captions(other), captions(one[::-1], ("v2", "v1"))]) == expected
+    # The second file says nothing about v2, whether it names it or not.
+    assert references_hash([captions(one), captions(other, ("v1",))]) == expected
+    assert references_hash([captions(one), captions([("v1", 0, 2, "d")])]) != expected
+    assert references_hash([captions([*one, *other])]) != expected

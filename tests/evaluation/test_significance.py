@@ -88,8 +88,21 @@ def test_the_difference_of_two_videos_by_hand():
     # The differences are 1 and 0: resampled, 0 in 10 of 40 draws, 1/2 in 20 and 1 in 10. All but the 20 deviate from
     # 1/2 by 1/2.
     assert difference_of(means([0, 0]), means([1, 0])) == Difference(0, 0.5, 0.5, 0, 1, 21 / 41, 0)
-    # What is the same everywhere is no chance: nothing deviates.
-    assert difference_of(means([0, 1]), means([1, 2])) == Difference(0.5, 1.5, 1, 1, 1, 1 / 41, 0)
+    # What is the same everywhere is no chance: nothing deviates. But two videos agree by chance every second time.
+    assert difference_of(means([0, 1]), means([1, 2])) == Difference(0.5, 1.5, 1, 1, 1, 1 / 2, 0)
+
+
+@pytest.mark.parametrize("videos", [2, 3, 5, 6, 8])
+def test_p_is_not_below_that_of_a_test_of_signs(videos):
+    # 1 of 41 where nothing deviates, and 2 / 2 ** V where all signs agree.
+    found = difference_of(means([0] * videos), means([1] * videos), repetitions=40)
+    assert found.p == max(1 / 41, 2 / 2**videos)
+
+
+def test_one_video_has_no_interval():
+    assert_same(interval_of(means([3])), Interval(3, math.nan, math.nan, 0))
+    assert_same(difference_of(means([0]), means([3])), Difference(0, 3, 3, math.nan, math.nan, 1, 0))
+    assert difference_of(means([3]), means([3])).p == 1
 
 
 def test_three_videos_by_hand():
@@ -147,7 +160,7 @@ def test_seeds_by_hand():
     assert interval_of(seeds, t=(-1, 1)) == Interval(2, 1, 3, 0)
     # Two seeds that agree make the variance 1 on average, and the error of the difference sqrt(1 / 2 + 1 / 2) = 1.
     agreeing = [means([0, 0]), means([0, 0])]
-    assert difference_of(agreeing, seeds, t=(-1, 1)) == Difference(0, 2, 2, 1, 3, 1 / 41, 0)
+    assert difference_of(agreeing, seeds, t=(-1, 1)) == Difference(0, 2, 2, 1, 3, 1 / 2, 0)
     assert difference_of(agreeing, seeds, t=(-2, 2)) == Difference(0, 2, 2, 0, 4, 1, 0)
 
 

@@ -114,6 +114,9 @@ def test_the_summary_tells_everything_that_was_left_out():
     ]
     assert "5 predictions were dropped." in summary("tal", counts, "drop")[2]
     assert "5 predictions were dropped." in summary("captioning", counts, "count")[2]
+    assert summary("captioning", {**counts, "predictions_beyond_limit": 9}, "drop")[3] == (
+        "Left out: 9 predictions are beyond the protocol's number a video."
+    )
 
 
 @pytest.fixture

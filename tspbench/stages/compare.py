@@ -98,6 +98,9 @@ def compare(
             what to do.
     """
     choose("task", task, METRICS)
+    for paths in (a, b):
+        if twice := [path for number, path in enumerate(paths) if path in paths[:number]]:
+            raise UserError(f"{twice[0]}: expected each seed of a system once, found this file twice; remove one.")
     try:
         check_repetitions(repetitions, level)
     except ValueError as error:
@@ -151,6 +154,8 @@ def _finding(found: Difference, metric: str, level: float) -> str:
         return f"Nothing is shown about {metric}: it has no value on {found.undefined} resamples of the videos."
     if found.difference == found.low == found.high == 0.0:
         return f"A and B have the same {metric} on every resample of the videos."
+    if math.isnan(found.low):
+        return f"No difference in {metric} is shown: one video says nothing about others."
     low, high, size = found.low, found.high, found.difference
     p = f"p = {found.p:.3f}" if found.p >= 0.0005 else "p < 0.001"
     shown = found.p <= 1 - level and not low <= 0.0 <= high
@@ -225,10 +230,12 @@ def _common_signature(every: Sequence[_Scored]) -> str:
     """
     first = every[0]
     for other in every[1:]:
-        mine, others = (scored.signature.partition(UNKNOWN_VIDEOS)[0] for scored in (first, other))
-        if mine != others:
+        (mine, _, my_rule), (others, _, other_rule) = (
+            scored.signature.partition(UNKNOWN_VIDEOS) for scored in (first, other)
+        )
+        if mine != others or (my_rule and other_rule and my_rule != other_rule):
             raise UserError(
-                f"{first.path} ({mine}) and {other.path} ({others}) were not scored alike: score both by one protocol "
-                "on one ground truth, with one version of tspbench."
+                f"{first.path} ({first.signature}) and {other.path} ({other.signature}) were not scored alike: score "
+                "both by one protocol on one ground truth, with one version of tspbench."
             )
     return max((scored.signature for scored in every), key=len)

@@ -10,7 +10,7 @@ import numpy as np
 from evaluation import METRICS, PROTOCOLS, score_signature
 from evaluation.captions import Captions, all_videos
 from evaluation.detection import DetectionResult
-from evaluation.protocols import DetectionProtocol, Protocol, SegmentProtocol
+from evaluation.protocols import CaptioningProtocol, DetectionProtocol, Protocol, SegmentProtocol
 from evaluation.segments import GroundTruth, Predictions
 from evaluation.significance import confidence_interval
 from tspbench import __version__
@@ -110,6 +110,9 @@ def score_files(
     Raises:
         UserError: a name is unknown or a file does not fit; one sentence that says what to do.
     """
+    inputs = [predictions, *ground_truth]
+    if json_out is not None and json_out.exists() and json_out.resolve() in {path.resolve() for path in inputs}:
+        raise UserError(f"{json_out}: expected a new file for --json, found one that is read; choose another.")
     if per_class and task != "tal":
         raise UserError(f"--per-class: expected task tal, found {task}, whose scores are not per class; leave it out.")
     target = read_target(task, ground_truth, subset, protocol, labels)
@@ -121,7 +124,7 @@ def score_files(
         scored.counts,
         scored.signature,
         score_intervals(task, scored, report) if intervals else {},
-        _per_class(scored.result) if per_class else {},
+        _per_class(scored.result, getattr(target.protocol, "ignored_label", None)) if per_class else {},
         problems(scored),
     )
     if json_out is not None:
@@ -138,15 +141,26 @@ def read_target(
         UserError: a name is unknown, a file does not fit, or the protocol is of another set of videos.
     """
     choose("task", task, METRICS)
+    if twice := [path for number, path in enumerate(ground_truth) if path in ground_truth[:number]]:
+        raise UserError(f"{twice[0]}: expected each ground truth once, found it twice; remove one.")
     protocols = PROTOCOLS[task]
     rules = protocols[choose(f"protocol of {task}", protocol or next(iter(protocols)), protocols)]
     if task == CAPTIONING:
-        return Target(task, rules, tuple(read_references(path) for path in ground_truth), np.empty(0))
+        references = tuple(read_references(path) for path in ground_truth)
+        if not any(map(len, references)):
+            raise UserError(f"{ground_truth[0]}: expected sentences, found none; give references that hold some.")
+        return Target(task, rules, references, np.empty(0))
     classes = None if labels is None else read_labels(labels)
     annotations = read_ground_truth(ground_truth)
     truth = annotations.ground_truth(subset, classes)
-    if problem := rules.video_set.problem(rules.scoped(truth) if isinstance(rules, SegmentProtocol) else truth):
+    scoped = rules.scoped(truth) if isinstance(rules, SegmentProtocol) else truth
+    if problem := rules.video_set.problem(scoped):
         raise UserError(f"{ground_truth[0]}: {problem}; give that ground truth or choose another protocol.")
+    if not len(scoped):
+        raise UserError(
+            f"{ground_truth[0]}: expected segments that count by the protocol {rules.name}, found none; choose another "
+            "protocol or ground truth."
+        )
     seconds = [video.duration_seconds for video in annotations.subset(subset)]
     return Target(task, rules, truth, np.array([np.nan if value is None else value for value in seconds]))
 
@@ -190,7 +204,7 @@ def score(task: str, truth: Any, predictions: Any, protocol: Protocol) -> Scored
     missed), ``ground_truth`` segments or sentences, ``predictions``, ``unknown_videos`` that the ground truth lacks
     and ``predictions_of_unknown_videos``. For segments also the ``zero_length_ground_truth``; for detection also the
     ``labels`` and those ``labels_without_ground_truth`` (left out of the mean) or ``labels_without_predictions``
-    (which count 0) among them.
+    (which count 0) among them; for captioning the ``predictions_beyond_limit`` of a video, which do not count.
 
     Raises:
         ValueError: the predictions do not fit the task or ``truth``.
@@ -203,7 +217,7 @@ def score(task: str, truth: Any, predictions: Any, protocol: Protocol) -> Scored
         if isinstance(protocol, DetectionProtocol):
             counts |= _label_counts(protocol.scoped(truth), predictions, result)
     else:
-        counts = _caption_counts(truth, predictions)
+        counts = _caption_counts(truth, predictions, protocol)
     return Scored(result, statistics, counts, score_signature(metric.name, protocol, truth, __version__))
 
 
@@ -222,10 +236,12 @@ def problems(scored: Scored) -> dict[str, str]:
     return found
 
 
-def _per_class(result: DetectionResult) -> dict[str, dict[str, float | None]]:
+def _per_class(result: DetectionResult, ignored: str | None) -> dict[str, dict[str, float | None]]:
     names = [f"AP@{threshold:.2f}" for threshold in result.thresholds]
     table: dict[str, dict[str, float | None]] = {}
     for label, row in zip(result.labels, result.average_precision.tolist(), strict=True):
+        if label == ignored:
+            continue
         values = {**dict(zip(names, row, strict=True)), "average_AP": sum(row) / len(row)}
         table[label] = {name: None if np.isnan(value) else value for name, value in values.items()}
     return table
@@ -256,8 +272,9 @@ def _label_counts(truth: GroundTruth, predictions: Predictions, result: Detectio
     }
 
 
-def _caption_counts(references: Sequence[Captions], captions: Captions) -> dict[str, int]:
+def _caption_counts(references: Sequence[Captions], captions: Captions, protocol: Protocol) -> dict[str, int]:
     videos = set(all_videos(references))
+    limit = protocol.max_captions if isinstance(protocol, CaptioningProtocol) else len(captions)
     described = {captions.videos[index] for index in np.unique(captions.video)}
     return {
         "videos": len(videos),
@@ -266,4 +283,5 @@ def _caption_counts(references: Sequence[Captions], captions: Captions) -> dict[
         "ground_truth": sum(len(file) for file in references),
         "predictions": len(captions),
         "predictions_of_unknown_videos": sum(captions.videos[index] not in videos for index in captions.video),
+        "predictions_beyond_limit": sum(max(0, len(rows) - limit) for rows in captions.rows().values()),
     }

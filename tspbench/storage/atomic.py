@@ -25,13 +25,17 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
+    # Behind a link lies the file that is meant; a device or a pipe would be gone once a file takes its place.
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} cannot be written (it is there, and no file): choose another place.")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
         mode = stat.S_IMODE(temporary.stat().st_mode)  # as the umask has it; safetensors makes its files private
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}): choose another --out.") from error
+        raise UserError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -46,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if refusal is None:
             raise
         raise UserError(
-            f"{path} cannot be written ({refusal.strerror or refusal}): make room or choose another --out, then run "
+            f"{path} cannot be written ({refusal.strerror or refusal}): make room or choose another place, then run "
             "the same command again; what is finished is kept."
         ) from error
     finally:

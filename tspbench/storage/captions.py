@@ -14,7 +14,7 @@ import orjson
 from evaluation.captions import Captions
 from tspbench.errors import UserError
 from tspbench.storage.atomic import write_bytes
-from tspbench.storage.json_files import found, is_number, read_entries, read_json, uncollected
+from tspbench.storage.json_files import found, is_time, read_entries, read_json, uncollected
 
 Row = tuple[float, float, str]
 
@@ -117,7 +117,7 @@ def _checked(where: str, time: object, sentence: object) -> tuple[float, float]:
     """Return start and end in seconds of a caption that is one."""
     if not isinstance(sentence, str):
         expected, value = 'a "sentence" that is text', sentence
-    elif not (isinstance(time, list) and len(time) == 2 and all(is_number(part) for part in time)):
+    elif not (isinstance(time, list) and len(time) == 2 and all(is_time(part) for part in time)):
         expected, value = 'a "timestamp" of two finite numbers [start, end] in seconds', time
     elif not sentence.isascii() and any("\ud800" <= character <= "\udfff" for character in sentence):
         expected, value = 'a "sentence" of whole characters, not half a surrogate pair', sentence

@@ -1,6 +1,7 @@
 """JSON files of annotations, predictions and captions: read whole, and what is wrong in them said in a few words.
 
-Files may be gzipped, whatever their name.
+Files may be gzipped, whatever their name. Of a key that comes twice in an object the last one counts, as it does for
+Python's own reader and with it for the official evaluators.
 """
 
 import difflib
@@ -13,12 +14,14 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import orjson
 
 from tspbench.errors import UserError
 
 _LARGEST = sys.float_info.max
+LATEST_SECONDS: Final = 1e12  # no video is as long, and sums and products of such times are far from overflow
 
 
 @contextmanager
@@ -71,7 +74,7 @@ def read_json(path: Path, kind: str) -> object:
         # Python's own writer emits NaN, which is not JSON: its reader gets as far as the entry that is wrong.
         try:
             return json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             where = f"line {error.lineno} column {error.colno}"
             raise UserError(
                 f"{path}: expected JSON, found something else at {where}; give the {kind} file as JSON."
@@ -105,9 +108,14 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
+def is_time(value: object) -> bool:
+    """Tell whether ``value``, as read from JSON, is a time in seconds."""
+    return isinstance(value, int | float) and is_number(value) and -LATEST_SECONDS <= value <= LATEST_SECONDS
+
+
 def segment_problem(segment: object) -> str | None:
     """Return what was expected of a segment as read from JSON, or None if it is one."""
-    if not (isinstance(segment, list) and len(segment) == 2 and all(is_number(time) for time in segment)):
+    if not (isinstance(segment, list) and len(segment) == 2 and all(is_time(time) for time in segment)):
         return 'a "segment" of two finite numbers [start, end] in seconds'
     return None if segment[0] <= segment[1] else 'a "segment" [start, end] that does not end before it starts'
 

@@ -15,7 +15,7 @@ import orjson
 from evaluation.segments import CLASS_AGNOSTIC, GroundTruth, Predictions
 from tspbench.errors import UserError
 from tspbench.storage.atomic import write_bytes
-from tspbench.storage.json_files import found, read_entries, segment_problem, uncollected, unknown_label
+from tspbench.storage.json_files import LATEST_SECONDS, found, read_entries, segment_problem, uncollected, unknown_label
 
 _NUMBERS = (float, int)
 _LARGEST = sys.float_info.max
@@ -68,7 +68,7 @@ def read_predictions(
                     and type(start) in _NUMBERS
                     and type(end) in _NUMBERS
                     and -_LARGEST <= score <= _LARGEST
-                    and -_LARGEST <= start <= end <= _LARGEST
+                    and -LATEST_SECONDS <= start <= end <= LATEST_SECONDS
                 )
             except (KeyError, TypeError, ValueError):
                 right = False

@@ -18,7 +18,7 @@ import numpy as np
 from evaluation.segments import CLASS_AGNOSTIC, GroundTruth, Predictions
 from tspbench.errors import UserError
 from tspbench.storage.annotations import Annotations, VideoAnnotations
-from tspbench.storage.json_files import read_content
+from tspbench.storage.json_files import LATEST_SECONDS, read_content
 from tspbench.storage.predictions import check_videos
 
 AMBIGUOUS: Final = "Ambiguous"
@@ -94,18 +94,26 @@ def read_thumos_csv(path: Path) -> Annotations:
         UserError: a column is missing or a line does not fit; the sentence names file and line.
     """
     rows = csv.DictReader(io.StringIO("\n".join(_lines(path, "annotation"))))
+    try:
+        numbered = [(rows.line_num, row) for row in rows]
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {rows.line_num}: expected CSV, found what is none ({error}); mend it."
+        ) from error
     missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
     if missing:
         raise UserError(
             f"{path}, line 1: expected the columns {', '.join(_COLUMNS)}, found no {missing[0]!r}; give a CSV that "
             "has them, or an annotation file in JSON."
         )
+    if not numbered:
+        raise UserError(f"{path}: expected annotated segments, found none; give a CSV that holds some.")
     names = [*CLASS_NUMBERS, AMBIGUOUS]
     segments: list[_Segment] = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in numbered:
         where = f"{path}, line {number}"
         times = _times(where, [row["t-init"], row["t-end"]])
-        subset = row["video-name"].split("_")[1:2]
+        subset = (row["video-name"] or "").split("_")[1:2]
         index = row["label-idx"] or ""
         if times is None or not subset or index not in {str(k - 1) for k in range(len(names))}:
             raise UserError(
@@ -185,13 +193,13 @@ def _video(name: str, rows: list[_Segment]) -> VideoAnnotations:
 
 
 def _lines(path: Path, kind: str) -> list[str]:
-    return read_content(path, kind).decode(errors="replace").splitlines()
+    return read_content(path, kind).decode("utf-8-sig", errors="replace").splitlines()
 
 
 def _times(where: str, words: Iterable[str | None]) -> tuple[float, float] | None:
     """Return start and end, or None if they are not two numbers."""
     start, end = (_number(word) for word in words)
-    if start is None or end is None:
+    if start is None or end is None or max(abs(start), abs(end)) > LATEST_SECONDS:
         return None
     if end < start:
         raise UserError(

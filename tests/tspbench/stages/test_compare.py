@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -302,3 +303,15 @@ def test_a_verdict_by_another_level():
     difference = Difference(0.3, 0.3123, 0.0123, 0.008, 0.017, 0.02, 0)
     assert said(difference, level=0.9).startswith("B is better in AUC by 1.23 points (90 % interval 0.80 to 1.70, ")
     assert said(difference, level=0.99).startswith("No difference in AUC is shown: ")
+
+
+def test_one_video_shows_nothing():
+    difference = Difference(0.0, 0.5, 0.5, math.nan, math.nan, 1.0, 0)
+    comparison = Comparison("tal", ("a",), ("b",), {"mAP": difference}, {}, 1, 1000, 0.95, 0, "s")
+    assert verdict(comparison, "mAP").startswith("No difference in mAP is shown: one video says nothing about others. ")
+
+
+def test_a_file_is_one_seed(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(UserError, match="expected each seed of a system once, found this file twice; remove one"):
+        compare("tal", [path, path], [tmp_path / "b.json"], [path])

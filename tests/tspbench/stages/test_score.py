@@ -141,7 +141,7 @@ def test_several_ground_truth_files_are_joined(files, tmp_path):
     joined = score_files("tal", files[0], parts, "test", "thumos14", unknown="count")
     assert joined.metrics == score_files("tal", *files, "test", "thumos14", unknown="count").metrics
     with pytest.raises(UserError, match="video 'v1': expected a video that no other file has, found it in "):
-        score_files("tal", files[0], [parts[0], parts[0]], "test", "thumos14")
+        score_files("tal", files[0], [parts[0], *files[1]], "test", "thumos14")
 
 
 def test_a_list_of_labels_decides_which_classes_there_are(files, tmp_path):
@@ -194,6 +194,7 @@ def test_nothing_is_written_when_something_is_wrong(files, tmp_path):
 
 
 def test_scoring_imports_no_torch():
-    code = "import sys, tspbench.scoring_verbs, tspbench.stages.diagnose; sys.exit('torch' if 'torch' in sys.modules else '')"
+    imports = "import sys, tspbench.scoring_verbs, tspbench.stages.diagnose"
+    code = f"{imports}; sys.exit('torch' if 'torch' in sys.modules else '')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stderr.strip() == ""

@@ -128,7 +128,7 @@ def test_another_error_of_a_library_is_not_taken_for_a_full_disk(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with one_sentence(tmp_path / "file" / "below", "choose another --out"):
+    with one_sentence(tmp_path / "file" / "below", "choose another place"):
         write_text(tmp_path / "file" / "below", "text")
 
 
@@ -160,3 +160,20 @@ def test_json_takes_arrays_and_sorts_keys(tmp_path):
     assert json.loads(text) == {"a": 3, "b": [1.5, 2.5]}
     assert text.index('"a"') < text.index('"b"')
     assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_not_replaced(tmp_path, kind):
+    path = tmp_path / "there"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with one_sentence(path, "it is there, and no file", "choose another place"):
+        write_text(path, "text")
+    assert path.is_dir() or path.is_fifo()
+
+
+def test_behind_a_link_lies_the_file_that_is_meant(tmp_path):
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to("target")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "target").read_text() == "new"
+    assert (tmp_path / "link").is_symlink()

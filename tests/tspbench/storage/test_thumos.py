@@ -127,3 +127,23 @@ def test_a_csv_without_a_column(tmp_path):
     path.write_text("video-name,t-init,t-end\n")
     with pytest.raises(UserError, match=r"line 1: expected the columns .*, found no 'label-idx'; give a CSV that "):
         read_ground_truth([path])
+
+
+def test_what_is_no_csv(tmp_path):
+    path = tmp_path / "truth.csv"
+    path.write_text("video-name,t-init,t-end,label-idx\nv,1,2,3\n" + "x" * 200_000 + "\n")
+    with pytest.raises(UserError, match=r"truth\.csv, line \d: expected CSV, found what is none \(field larger than "):
+        read_ground_truth([path])
+    path.write_text("video-name,t-init,t-end,label-idx\n")
+    with pytest.raises(UserError, match=r"truth\.csv: expected annotated segments, found none;"):
+        read_ground_truth([path])
+
+
+def test_a_line_is_called_by_its_place_in_the_file(tmp_path):
+    path = tmp_path / "truth.csv"
+    path.write_text("\ufeffvideo-name,t-init,t-end,label-idx\n\n\nvideo_test_1,1,2,20\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"truth\.csv, line 4: expected a video"):
+        read_ground_truth([path])
+    path.write_text("t-init,t-end,label-idx,video-name\n1,2,3\n")
+    with pytest.raises(UserError, match=r"truth\.csv, line 2: expected a video"):
+        read_ground_truth([path])
