@@ -244,7 +244,8 @@ KNOWN_PAIR = "'… who walks ...he automobile' against '… … is walki...leans
     [
         (
             f"{TRACE}\nsys.exit(3)",
-            f"METEOR, after 0 of 1 pairs, at {KNOWN_PAIR}, ended by exit code 3, saying: Exception in thread main: no memory.",
+            f"METEOR, after 0 of 1 pairs, at {KNOWN_PAIR}, ended by exit code 3, saying: Exception in thread main: no "
+            "memory.",
         ),
         (
             f"{WORKS}\nfor row in range(5):\n    next(lines); say('{ANSWER}')\nos.kill(os.getpid(), 9)",
