@@ -60,7 +60,7 @@ def read_statistics(path: Path) -> StoredStatistics:
         found, task, signature = about["format"], about["task"], about["signature"]
     except (KeyError, TypeError, ValueError) as error:
         raise _refused(path, f"a whole file of {FORMAT!r}", "another one or a part of one") from error
-    if found != FORMAT or task not in METRICS:
+    if found != FORMAT or not isinstance(task, str) or task not in METRICS:
         raise _refused(path, f"{FORMAT!r} of a task among {', '.join(sorted(METRICS))}", f"{found!r} of {task!r}")
     kind = statistics_type(task)
     names = [field.name for field in fields(kind)]
