@@ -135,6 +135,25 @@ def test_score_gives_the_official_numbers(case, protocol, tmp_path):
     assert written["signature"] in result.stderr.replace("\n", "")
 
 
+@pytest.mark.parametrize(
+    ("case", "protocol"),
+    [
+        ("predictions_activitynet.json.gz", "activitynet"),
+        ("predictions_thumos14.json.gz", "activitynet"),
+        ("../data/activitynet/sample_detection_prediction.json", "activitynet-file-order"),
+    ],
+)
+def test_score_gives_the_official_numbers_of_proposals(case, protocol, tmp_path):
+    golden = json.loads(shared(GOLDEN).read_bytes())["cases"][case]
+    truth, predictions = shared(f"golden/{golden['ground_truth']}"), shared(f"golden/{case}")
+    arguments = ["--predictions", predictions, "--ground-truth", truth, "--subset", golden["subset"]]
+    arguments += ["--unknown-videos", "count", "--protocol", protocol, "--json", tmp_path / "score.json"]
+    assert run("score", "--task", "proposals", *arguments).exit_code == 0
+    written = json.loads((tmp_path / "score.json").read_bytes())
+    names = ("AR@1", "AR@10", "AR@100", "AUC")
+    assert written["metrics"] == pytest.approx({name: golden[name] for name in names}, abs=1e-9)
+
+
 # Mistakes
 
 TABLE = "evaluate --task tal --dataset DATASET --out OUT"
