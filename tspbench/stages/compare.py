@@ -91,7 +91,7 @@ def compare(
         level: of the intervals, within (0, 1).
         seed: of the resamples.
         json_out: where to write the comparison, if anywhere.
-        report: called with (resamples done, resamples in all).
+        report: called with (steps done, steps in all) while METEOR works and while videos are resampled.
 
     Raises:
         UserError: a name is unknown, a file does not fit, or the files were not scored alike; one sentence that says
@@ -106,7 +106,7 @@ def compare(
     except ValueError as error:
         raise UserError(str(error)) from error
     target = _target(task, [*a, *b], ground_truth, subset, protocol, labels)
-    first, second = ([_read(task, target, path, unknown) for path in paths] for paths in (a, b))
+    first, second = ([_read(task, target, path, unknown, report) for path in paths] for paths in (a, b))
     every = [*first, *second]
     signature = _common_signature(every)
     failed: dict[str, str] = {}
@@ -209,10 +209,12 @@ def _target(
     return read_target(task, ground_truth, subset, protocol, labels)
 
 
-def _read(task: str, target: Target | None, path: Path, unknown: UnknownVideos) -> _Scored:
+def _read(
+    task: str, target: Target | None, path: Path, unknown: UnknownVideos, report: Callable[[int, int], None] | None
+) -> _Scored:
     """Read the statistics of a file, or score its predictions."""
     if target is not None and path.suffix != STATISTICS_SUFFIX:
-        scored = read_scored(target, path, unknown)
+        scored = read_scored(target, path, unknown, report)
         return _Scored(path, scored.statistics, scored.signature)
     stored = read_statistics(path)
     if stored.task != task:

@@ -7,9 +7,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from evaluation import METRICS, PROTOCOLS, score_signature
+from evaluation import METRICS, PROTOCOLS, captioning, score_signature
 from evaluation.captions import Captions, all_videos
 from evaluation.detection import DetectionResult
+from evaluation.meteor import Meteor
 from evaluation.protocols import CaptioningProtocol, DetectionProtocol, Protocol, SegmentProtocol
 from evaluation.segments import GroundTruth, Predictions
 from evaluation.significance import confidence_interval
@@ -105,7 +106,7 @@ def score_files(
         per_class: also report the average precision of every class.
         intervals: also report 95 % intervals over 1,000 resamples of the videos.
         json_out: where to write the report, if anywhere.
-        report: called with (resamples done, resamples in all).
+        report: called with (steps done, steps in all) while METEOR works and while videos are resampled.
 
     Raises:
         UserError: a name is unknown or a file does not fit; one sentence that says what to do.
@@ -116,7 +117,7 @@ def score_files(
     if per_class and task != "tal":
         raise UserError(f"--per-class: expected task tal, found {task}, whose scores are not per class; leave it out.")
     target = read_target(task, ground_truth, subset, protocol, labels)
-    scored = read_scored(target, predictions, unknown)
+    scored = read_scored(target, predictions, unknown, report)
     written = ScoreReport(
         task,
         target.protocol.name,
@@ -165,7 +166,12 @@ def read_target(
     return Target(task, rules, truth, np.array([np.nan if value is None else value for value in seconds]))
 
 
-def read_scored(target: Target, predictions: Path, unknown: UnknownVideos = "refuse") -> Scored:
+def read_scored(
+    target: Target,
+    predictions: Path,
+    unknown: UnknownVideos = "refuse",
+    report: Callable[[int, int], None] | None = None,
+) -> Scored:
     """Read and score a prediction file.
 
     Args:
@@ -173,6 +179,7 @@ def read_scored(target: Target, predictions: Path, unknown: UnknownVideos = "ref
         predictions: ActivityNet submission or THUMOS14 text; a densevid submission for captioning.
         unknown: what to do about videos that the ground truth lacks: "refuse" the file, "drop" their predictions, or
             "count" them as wrong.
+        report: called with (pairs of sentences done, pairs in all) while METEOR works.
 
     Raises:
         UserError: the file does not fit; one sentence that says where and what to do.
@@ -181,7 +188,7 @@ def read_scored(target: Target, predictions: Path, unknown: UnknownVideos = "ref
     if target.task == CAPTIONING:
         captions = read_captions(predictions)
         check_videos(predictions, captions.videos, all_videos(target.truth), keep_unknown=keep)
-        return score(target.task, target.truth, captions, target.protocol)
+        return score(target.task, target.truth, captions, target.protocol, report)
     found = read_any_predictions(predictions, target.truth, keep_unknown=keep, labelled=target.task == "tal")
     strangers = found.video >= len(target.truth.videos)
     if not strangers.any():
@@ -197,7 +204,13 @@ def read_scored(target: Target, predictions: Path, unknown: UnknownVideos = "ref
     return scored._replace(counts={**scored.counts, **dropped}, signature=f"{scored.signature}|unknown-videos:dropped")
 
 
-def score(task: str, truth: Any, predictions: Any, protocol: Protocol) -> Scored:
+def score(
+    task: str,
+    truth: Any,
+    predictions: Any,
+    protocol: Protocol,
+    report: Callable[[int, int], None] | None = None,
+) -> Scored:
     """Score predictions that are in memory.
 
     The counts are: ``videos`` of the ground truth, ``missing_videos`` of them that have no prediction (they count as
@@ -210,7 +223,11 @@ def score(task: str, truth: Any, predictions: Any, protocol: Protocol) -> Scored
         ValueError: the predictions do not fit the task or ``truth``.
     """
     metric = METRICS[task]
-    statistics = metric.statistics(truth, predictions, protocol)
+    if isinstance(protocol, CaptioningProtocol):
+        with Meteor(report=report) as meteor:
+            statistics = captioning.statistics(truth, predictions, protocol, meteor)
+    else:
+        statistics = metric.statistics(truth, predictions, protocol)
     result = metric.score(statistics)
     if isinstance(protocol, SegmentProtocol):
         counts = _segment_counts(protocol.scoped(truth), protocol.scoped_predictions(predictions))
