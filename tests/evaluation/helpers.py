@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import CLASS_AGNOSTIC, GroundTruth, Predictions
+from evaluation import CLASS_AGNOSTIC, Captions, GroundTruth, Predictions
 
 # Beside the repository, not in it: annotations and reference scores are too large to commit.
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 TruthRow = tuple[str, str, float, float]
+CaptionRow = tuple[str, float, float, str]
 PredictionRow = tuple[str, str, float, float, float]
 
 
@@ -55,4 +56,17 @@ def predicted(
         label=np.array([labels.index(row[1]) if row[1] else CLASS_AGNOSTIC for row in rows], dtype=np.int64),
         videos=videos,
         labels=labels,
+    )
+
+
+def captions_of(rows: Iterable[CaptionRow], videos: Iterable[str] | None = None) -> Captions:
+    """Build captions from rows (video, start, end, sentence)."""
+    rows = list(rows)
+    videos = tuple(dict.fromkeys(row[0] for row in rows)) if videos is None else tuple(videos)
+    return Captions(
+        videos=videos,
+        video=np.array([videos.index(row[0]) for row in rows], dtype=np.int64),
+        start=np.array([row[1] for row in rows], dtype=np.float64),
+        end=np.array([row[2] for row in rows], dtype=np.float64),
+        sentences=tuple(row[3] for row in rows),
     )

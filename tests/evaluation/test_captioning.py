@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import CAPTIONING_PROTOCOLS, Captions, captioning
+from evaluation import CAPTIONING_PROTOCOLS, captioning
 from evaluation.meteor import FIELDS, MeteorError, meteor_score
 from tests.evaluation import captions_oracle as oracle
+from tests.evaluation.helpers import captions_of
 
 RULES = replace(CAPTIONING_PROTOCOLS["densevid"], name="half", thresholds=(0.5,))
 DENSEVID = CAPTIONING_PROTOCOLS["densevid"]
@@ -51,18 +52,6 @@ class Counting:
 
     def close(self):
         self.closed = True
-
-
-def captions_of(rows, videos=None):
-    """Build captions from rows (video, start, end, sentence)."""
-    videos = tuple(dict.fromkeys(row[0] for row in rows)) if videos is None else tuple(videos)
-    return Captions(
-        videos=videos,
-        video=np.array([videos.index(row[0]) for row in rows], dtype=np.int64),
-        start=np.array([row[1] for row in rows], dtype=np.float64),
-        end=np.array([row[2] for row in rows], dtype=np.float64),
-        sentences=tuple(row[3] for row in rows),
-    )
 
 
 def evaluate(files, rows, protocol=RULES, weights=None, scorer=None, videos=None):

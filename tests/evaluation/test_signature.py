@@ -1,8 +1,7 @@
-import numpy as np
 import pytest
 
-from evaluation import DETECTION_PROTOCOLS, Captions, ground_truth_hash, references_hash, score_signature
-from tests.evaluation.helpers import truth
+from evaluation import DETECTION_PROTOCOLS, ground_truth_hash, references_hash, score_signature
+from tests.evaluation.helpers import captions_of, truth
 
 ROWS = [("a", "run", 0.0, 1.0), ("b", "jump", 2.0, 3.0)]
 
@@ -50,21 +49,11 @@ def test_forgiving_segments_are_signed_where_they_decide():
     assert score_signature("mAP", plain, truth(rows), "1") == score_signature("mAP", plain, truth(ROWS), "1")
 
 
-def captions(rows, videos=("v1", "v2")):
-    return Captions(
-        videos=videos,
-        video=np.array([videos.index(row[0]) for row in rows], dtype=np.int64),
-        start=np.array([row[1] for row in rows], dtype=np.float64),
-        end=np.array([row[2] for row in rows], dtype=np.float64),
-        sentences=tuple(row[3] for row in rows),
-    )
-
-
 def test_the_hash_of_references_ignores_order_and_sees_every_sentence():
     one, other = [("v1", 0, 1, "a"), ("v2", 0, 1, "b")], [("v1", 0, 2, "c")]
-    expected = references_hash([captions(one), captions(other)])
-    assert references_hash([captions(other), captions(one[::-1], ("v2", "v1"))]) == expected
+    expected = references_hash([captions_of(one), captions_of(other)])
+    assert references_hash([captions_of(other), captions_of(one[::-1], ("v2", "v1"))]) == expected
     # The second file says nothing about v2, whether it names it or not.
-    assert references_hash([captions(one), captions(other, ("v1",))]) == expected
-    assert references_hash([captions(one), captions([("v1", 0, 2, "d")])]) != expected
-    assert references_hash([captions([*one, *other])]) != expected
+    assert references_hash([captions_of(one), captions_of(other, ("v1", "v2"))]) == expected
+    assert references_hash([captions_of(one), captions_of([("v1", 0, 2, "d")])]) != expected
+    assert references_hash([captions_of([*one, *other])]) != expected

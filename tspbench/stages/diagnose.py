@@ -10,12 +10,10 @@ from evaluation import score_signature
 from evaluation.diagnosis import BucketScores, Diagnosis, diagnose
 from evaluation.error_kinds import KINDS
 from evaluation.protocols import DetectionProtocol
-from evaluation.segments import Predictions
 from tspbench import __version__
 from tspbench.plots import diagnosis_figure, heading_of, image_bytes, percent, text_of
-from tspbench.stages.score import Target, UnknownVideos, read_target
+from tspbench.stages.score import Target, UnknownVideos, read_segments, read_target
 from tspbench.storage.atomic import write_bytes, write_json, write_text
-from tspbench.storage.formats import read_any_predictions
 from tspbench.storage.hashes import hash_data
 
 TABLES_FILE: Final = "diagnosis.md"
@@ -66,7 +64,7 @@ def diagnose_files(
         UserError: a name is unknown, a file does not fit or ``out`` cannot be written.
     """
     target = read_target("tal", ground_truth, subset, protocol, labels)
-    found, dropped = _read(target, predictions, unknown)
+    found, dropped = read_segments(target, predictions, unknown)
     assert isinstance(target.protocol, DetectionProtocol)  # noqa: S101 - every protocol of the task "tal" is one
     diagnosis = diagnose(target.truth, target.durations, found, target.protocol)
     counts = {**diagnosis.counts, **dropped}
@@ -82,19 +80,6 @@ def diagnose_files(
     figure = diagnosis_figure(diagnosis, f"DETAD: {predictions.name}", report.signature)
     write_bytes(out / FIGURE_FILE, image_bytes(figure))
     return report
-
-
-def _read(target: Target, path: Path, unknown: UnknownVideos) -> tuple[Predictions, dict[str, int]]:
-    """Read predictions, and count those of unknown videos that are dropped."""
-    found = read_any_predictions(path, target.truth, keep_unknown=unknown != "refuse")
-    strangers = found.video >= len(target.truth.videos)
-    if unknown != "drop" or not strangers.any():
-        return found, {}
-    dropped = {
-        "unknown_videos": len(np.unique(found.video[strangers])),
-        "predictions_of_unknown_videos": int(np.count_nonzero(strangers)),
-    }
-    return found.where(~strangers), dropped
 
 
 def _signature(target: Target, diagnosis: Diagnosis, counts: Mapping[str, int], *, dropped: bool) -> str:

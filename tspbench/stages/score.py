@@ -184,24 +184,31 @@ def read_scored(
     Raises:
         UserError: the file does not fit; one sentence that says where and what to do.
     """
-    keep = unknown != "refuse"
     if target.task == CAPTIONING:
         captions = read_captions(predictions)
-        check_videos(predictions, captions.videos, all_videos(target.truth), keep_unknown=keep)
+        check_videos(predictions, captions.videos, all_videos(target.truth), keep_unknown=unknown != "refuse")
         return score(target.task, target.truth, captions, target.protocol, report)
-    found = read_any_predictions(predictions, target.truth, keep_unknown=keep, labelled=target.task == "tal")
+    found, dropped = read_segments(target, predictions, unknown)
+    scored = score(target.task, target.truth, found, target.protocol)
+    counts = {**scored.counts, **dropped}
+    if not counts["unknown_videos"]:
+        return scored
+    done = "dropped" if dropped else "counted"
+    return scored._replace(counts=counts, signature=f"{scored.signature}|unknown-videos:{done}")
+
+
+def read_segments(target: Target, path: Path, unknown: UnknownVideos) -> tuple[Predictions, dict[str, int]]:
+    """Read predicted segments; drop those for unknown videos if ``unknown`` says so, and count what was dropped."""
+    labelled = target.task == "tal"
+    found = read_any_predictions(path, target.truth, keep_unknown=unknown != "refuse", labelled=labelled)
     strangers = found.video >= len(target.truth.videos)
-    if not strangers.any():
-        return score(target.task, target.truth, found, target.protocol)
-    if unknown == "count":
-        scored = score(target.task, target.truth, found, target.protocol)
-        return scored._replace(signature=f"{scored.signature}|unknown-videos:counted")
-    scored = score(target.task, target.truth, found.where(~strangers), target.protocol)
+    if unknown != "drop" or not strangers.any():
+        return found, {}
     dropped = {
         "unknown_videos": len(np.unique(found.video[strangers])),
         "predictions_of_unknown_videos": int(np.count_nonzero(strangers)),
     }
-    return scored._replace(counts={**scored.counts, **dropped}, signature=f"{scored.signature}|unknown-videos:dropped")
+    return found.where(~strangers), dropped
 
 
 def score(

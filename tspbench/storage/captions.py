@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import orjson
 
 from evaluation.captions import Captions
 from tspbench.errors import UserError
-from tspbench.storage.atomic import write_bytes
 from tspbench.storage.json_files import found, is_time, read_entries, read_json, uncollected
 
 Row = tuple[float, float, str]
@@ -49,19 +47,6 @@ def read_captions(path: Path) -> Captions:
     """
     results = read_entries(path, "results", "prediction")
     return _captions({name: _submitted(f"{path}, video {name!r}", entry) for name, entry in results.items()})
-
-
-def write_captions(path: Path, captions: Captions) -> None:
-    """Write a submission atomically; videos without a caption have an empty list."""
-    results = {
-        name: [
-            {"sentence": captions.sentences[row], "timestamp": [float(captions.start[row]), float(captions.end[row])]}
-            for row in rows
-        ]
-        for name, rows in captions.rows().items()
-    }
-    content = {"version": "VERSION 1.0", "results": results, "external_data": {"used": False, "details": ""}}
-    write_bytes(path, orjson.dumps(content))
 
 
 def _references(where: str, entry: object) -> list[Row]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluation.helpers import shared
 from tspbench.errors import UserError
-from tspbench.storage.captions import read_captions, read_references, write_captions
+from tspbench.storage.captions import read_captions, read_references
 
 GOOD = {"sentence": "A man runs.", "timestamp": [0.5, 2]}
 
@@ -44,15 +44,6 @@ def test_published_files_are_read():
     assert len(read_references(shared("data/captions/train_800.json"))) == 3055
     submission = read_captions(shared("data/captions/bmt_ground_truth_proposals_val_1.json"))
     assert (len(submission), len(submission.videos)) == (15921, 4483)
-
-
-def test_what_is_written_is_read(tmp_path):
-    captions = read_captions(written(tmp_path, {"results": {"v1": [GOOD], "v2": [], "v3": [GOOD, GOOD]}}))
-    write_captions(tmp_path / "again.json", captions)
-    again = read_captions(tmp_path / "again.json")
-    assert (again.videos, again.sentences) == (captions.videos, captions.sentences)
-    for column in ("video", "start", "end"):
-        assert getattr(again, column).tolist() == getattr(captions, column).tolist()
 
 
 MEND = "; correct or remove this caption."
