@@ -120,16 +120,24 @@ class Localizer(Protocol[Output, Targets]):
     """
 
     Config: ClassVar[type[Any]]
-    """A strict, frozen pydantic model with a `feature_dim` (C); its other defaults are the paper's or its release's."""
+    """A strict, frozen pydantic model. It has `feature_dim` (C), `steps` (the T it is trained on), `max_proposals` and,
+    if the localizer tells classes apart, `classes` (their number, 0: it does not); every setting but `feature_dim` has
+    a default, the paper's or its release's."""
+
+    takes_padding: ClassVar[bool]
+    """Whether a mask may have a False: else the T steps are all of a video's, or of a window of it."""
 
     def __init__(self, config: Any) -> None: ...
 
     def __call__(self, features: Tensor, mask: Tensor) -> Output:
         """Apply the network.
 
+        In training its random layers, if it has any, draw from torch's global generator: whoever trains seeds it.
+
         Args:
-            features: ``(B, C, T)``.
-            mask: ``(B, T)`` bool, True on steps of the video.
+            features: ``(B, C, T)``; T is ``config.steps``, but any length where the localizer takes padding and is in
+                evaluation mode.
+            mask: ``(B, T)`` bool, True on steps of the video, which come first.
 
         Returns:
             A frozen dataclass of tensors, each video's part of which depends on that video alone.
@@ -159,3 +167,16 @@ class Localizer(Protocol[Output, Targets]):
 
     def decode(self, output: Output) -> list[Proposals]:
         """Turn output into proposals, overlapping ones suppressed: one `Proposals` a video."""
+
+    def suppress(self, candidates: Sequence[Proposals]) -> list[Proposals]:
+        """Suppress overlapping candidates as `decode` does, for a video that was seen in windows.
+
+        Args:
+            candidates: one `Proposals` a video, in any order, in steps of the length that `decode` speaks of.
+
+        Returns:
+            One `Proposals` a video, at most ``config.max_proposals`` each.
+        """
+
+    def grid(self) -> Tensor | None:
+        """Return every segment that `decode` may propose, ``(M, 2)`` in steps; None: any segment."""
