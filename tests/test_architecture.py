@@ -11,8 +11,8 @@ FLOORS = {
     6: "tspbench.cli tspbench.cli_options",
     5: "tspbench.verbs tspbench.scoring_verbs tspbench.doctor tspbench.experiment tspbench.recipe tspbench.report",
     4: "tspbench.stages",
-    3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.batches tspbench.streaming "
-    "tspbench.video_labels tspbench.fit tspbench.plots",
+    3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.batches tspbench.clip_batches "
+    "tspbench.feature_batches tspbench.streaming tspbench.video_labels tspbench.fit tspbench.plots",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
     "tspbench.progress tspbench.device",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from tspbench.batches import CACHE_BYTES, VALIDATION, ClipBatches, ClipDataset, ClipReader
+from tspbench.clip_batches import CACHE_BYTES, VALIDATION, ClipBatches, ClipDataset, ClipReader
 from tspbench.config import Settings, choose
 from tspbench.datasets import Dataset, find_videos
 from tspbench.encoders import AnyEncoder

@@ -1,9 +1,12 @@
 """H5 feature files: one (T, D) dataset a video, attributes that say what a row means."""
 
+from __future__ import annotations
+
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import h5py
 import numpy as np
@@ -12,10 +15,15 @@ from numpy.typing import NDArray
 
 from tspbench.clips import clip_centres
 from tspbench.errors import UserError
+from tspbench.progress import Advance
 from tspbench.storage.atomic import replacing
+from tspbench.timeline import Timeline
 
 Rows = NDArray[np.float32]
 FORMAT: Final = "tspbench features 1"
+# How many rows more or fewer than the attributes tell are believed; the greater of both.
+SPARE_ROWS: Final = 2
+SPARE_SHARE: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -109,11 +117,13 @@ class FeatureFiles:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.paths = tuple(paths)
-        self._files: list[h5py.File] | None = None
+        self._files: list[h5py.File] = []
+        self._clips: dict[str, _Clips | None] = {}  # by path
         self._where: dict[str, h5py.File] = {}
+        self._dim: int | None = None
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"paths": self.paths, "_files": None, "_where": {}}
+    def __reduce__(self) -> tuple[object, ...]:
+        return FeatureFiles, (self.paths,)
 
     @property
     def videos(self) -> frozenset[str]:
@@ -123,35 +133,91 @@ class FeatureFiles:
 
     @property
     def feature_dim(self) -> int:
-        """D, read off the first video."""
-        self._open()
-        return int(self._numbers(min(self._where)).shape[-1])
+        """D, read off the first video of each file.
+
+        Raises:
+            UserError: the files do not agree.
+        """
+        if self._dim is None:
+            firsts = [(file, next(iter(file))) for file in self._open() if len(file)]
+            dims = [int(_numbers(file, name).shape[-1]) for file, name in firsts]
+            for (file, name), dim in zip(firsts, dims, strict=True):
+                if dim != dims[0]:
+                    raise UserError(
+                        f"{file.filename}, entry {name!r}: expected rows of {dims[0]} numbers as in "
+                        f"{firsts[0][0].filename}, found {dim}: give the files of one feature set."
+                    )
+            self._dim = dims[0]
+        return self._dim
 
     def is_vectors(self) -> bool:
         """Whether this is a file of one (D,) vector a video, such as the released global video features."""
-        self._open()
-        return bool(self._numbers(min(self._where)).ndim == 1)
+        file = next(file for file in self._open() if len(file))
+        return bool(_numbers(file, next(iter(file))).ndim == 1)
 
     def meaning(self) -> dict[str, object]:
         """Return the first file's attributes; empty for files without, such as the released TSP features."""
         attributes = self._open()[0].attrs
         return {key: _plain(attributes[key]) for key in attributes}
 
-    def rows(self, video: str) -> Rows:
-        """Return the (T, D) float32 features of ``video``.
+    def check(self, videos: Mapping[str, float | None], report: Advance) -> list[str]:
+        """Read every row of some videos once, so that what is wrong with them is said before anything is trained.
+
+        With attributes the number of rows is known. One that is off by at most `SPARE_ROWS` or `SPARE_SHARE` passes:
+        `tspbench extract` is off by one at most, but others round frames otherwise, keep or drop the last clip, or
+        believe a header that promises a frame too many.
+
+        Args:
+            videos: video → its annotated length in seconds, if it has one; each has to have features.
+            report: told how many videos are done.
+
+        Returns:
+            Sentences to say aloud: about annotated lengths far from the decoded ones, which published data sets have
+            (8 of 14,375 videos of ActivityNet), and which therefore stop nobody.
 
         Raises:
-            UserError: no such video, another shape, no row, or a value that is not finite.
+            UserError: what `rows` and `duration` say, or another number of rows than the attributes tell.
         """
-        file = self._file(video)
-        rows: Rows = np.asarray(self._numbers(video), dtype=np.float32)
-        if rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != self.feature_dim:
+        doubtful: list[str] = []
+        for done, (video, annotated) in enumerate(videos.items(), start=1):
+            rows = self.rows(video)
+            self.duration(video, annotated)
+            decoded = self._decoded(video)
+            if decoded is not None:
+                self._check_count(video, len(rows), decoded)
+                if annotated and _far(annotated, decoded):
+                    doubtful.append(f"{video!r}: {annotated:g} s and {decoded:g} s")
+            report(done, len(videos))
+        if not doubtful:
+            return []
+        return [
+            f"{self.paths[0]}: {len(doubtful)} of {len(videos)} videos have another length in the annotations than in "
+            f"the video file (first {doubtful[0]}); their segments may lie elsewhere."
+        ]
+
+    def count(self, video: str) -> int:
+        """Return how many rows ``video`` has, without reading them."""
+        return int(self._entry(video).shape[0])
+
+    def rows(self, video: str, first: int = 0, end: int | None = None) -> Rows:
+        """Return the (T, D) float32 features of ``video``, or its rows [first, end).
+
+        Raises:
+            UserError: no such video, another shape, no row, a value that is not finite, or a damaged file.
+        """
+        entry = self._entry(video)
+        where = f"{entry.file.filename}, entry {video!r}"
+        if entry.ndim != 2 or len(entry) == 0 or entry.shape[1] != self.feature_dim:
             raise UserError(
-                f"{file.filename}, entry {video!r}: expected (T, {self.feature_dim}) with T of at least 1, found shape "
-                f"{rows.shape}: extract this video again."
+                f"{where}: expected (T, {self.feature_dim}) with T of at least 1, found shape {entry.shape}: extract "
+                "this video again."
             )
+        try:
+            rows: Rows = np.asarray(entry[first:end], dtype=np.float32)
+        except OSError as error:
+            raise UserError(f"{where} cannot be read ({error}): make or copy the file again.") from error
         if not np.isfinite(rows).all():
-            raise UserError(f"{file.filename}, entry {video!r} holds NaN or infinity: extract this video again.")
+            raise UserError(f"{where} holds NaN or infinity: extract this video again.")
         return rows
 
     def duration(self, video: str, annotated: float | None) -> float:
@@ -160,13 +226,13 @@ class FeatureFiles:
         Raises:
             UserError: neither is known.
         """
-        decoded = self._file(video)[video].attrs.get("duration")
-        if not annotated and decoded is None:
+        duration = annotated or self._decoded(video)
+        if duration is None:
             raise UserError(
                 f"{self.paths[0]}, entry {video!r}: neither the annotations nor the features say how long the video "
                 'is: add "duration" to the annotation file.'
             )
-        return float(annotated or decoded)
+        return float(duration)
 
     def centres(self, video: str, count: int, duration: float) -> NDArray[np.float64]:
         """Return the (count,) instants in seconds that the rows stand for.
@@ -174,12 +240,44 @@ class FeatureFiles:
         With attributes: the middle of each clip. Without: ``count`` rows evenly over the whole video, which is what
         interpolating the rows along time means.
         """
-        attributes = self._file(video).attrs
-        if "stride_frames" not in attributes:
+        clips = self._clips_of(video)
+        if clips is None:
             return (np.arange(count, dtype=np.float64) + 0.5) * (duration / count)
-        return clip_centres(
-            count, int(attributes["clip_frames"]), int(attributes["stride_frames"]), float(attributes["frame_rate"])
-        )
+        return clip_centres(count, clips.clip_frames, clips.stride_frames, clips.frame_rate)
+
+    def row_timeline(self, video: str, duration: float) -> Timeline:
+        """Return the time line whose steps are the rows: the middle of step k is what row k stands for."""
+        count, clips = self.count(video), self._clips_of(video)
+        if clips is None:
+            return Timeline.whole(duration, count)
+        start = (clips.clip_frames - clips.stride_frames) / 2 / clips.frame_rate
+        return Timeline(start, clips.stride_frames / clips.frame_rate, count)
+
+    def _check_count(self, video: str, found: int, decoded: float) -> None:
+        clips = self._clips_of(video)
+        if clips is None:
+            return
+        expected = clips.count(decoded)
+        if abs(found - expected) > max(SPARE_ROWS, SPARE_SHARE * expected):
+            raise UserError(
+                f"{self._file(video).filename}, entry {video!r}: expected about {expected} rows, as clips of "
+                f"{clips.clip_frames} frames every {clips.stride_frames} at {clips.frame_rate:g} frames a second make "
+                f"in {decoded:g} s, found {found}: correct the file's attributes, or extract this video again."
+            )
+
+    def _decoded(self, video: str) -> float | None:
+        """Return the length in seconds that the extraction found, if the entry has it."""
+        entry = self._entry(video)
+        decoded = _plain(entry.attrs.get("duration"))
+        if decoded is not None and not _is_positive(decoded):
+            raise UserError(
+                f'{entry.file.filename}, entry {video!r}: expected a "duration" in seconds above 0, found {decoded!r}: '
+                "extract this video again."
+            )
+        return cast("float | None", decoded)
+
+    def _clips_of(self, video: str) -> _Clips | None:
+        return self._clips[self._file(video).filename]
 
     def _file(self, video: str) -> h5py.File:
         self._open()
@@ -187,25 +285,67 @@ class FeatureFiles:
             raise UserError(f"{self.paths[0]} has no features of video {video!r}: extract it, or leave it out.")
         return self._where[video]
 
-    def _numbers(self, video: str) -> h5py.Dataset:
-        """Return an entry that holds numbers; other people's files hold groups and strings, too."""
-        file = self._file(video)
-        entry = file[video]
-        if not isinstance(entry, h5py.Dataset) or entry.dtype.kind not in "fiu" or not entry.shape:
-            found = f"{entry.dtype} {entry.shape}" if isinstance(entry, h5py.Dataset) else "a group"
-            raise UserError(
-                f"{file.filename}, entry {video!r}: expected (T, D) numbers, found {found}: write one dataset a video."
-            )
-        return entry
+    def _entry(self, video: str) -> h5py.Dataset:
+        return _numbers(self._file(video), video)
 
     def _open(self) -> list[h5py.File]:
-        if self._files is None:
-            self._files = [_open_file(path) for path in self.paths]
-            for file in self._files:
-                self._where |= dict.fromkeys(file, file)
+        if not self._files:
+            files = [_open_file(path) for path in self.paths]
+            self._clips = {file.filename: _read_clips(file) for file in files}
+            self._where = {name: file for file in files for name in file}
             if not self._where:
                 raise UserError(f"{self.paths[0]} holds no features: expected one dataset a video.")
+            self._files = files
         return self._files
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """The numbers of `RowMeaning` that say which instant a row stands for."""
+
+    clip_frames: int
+    stride_frames: int
+    frame_rate: float
+
+    def count(self, duration: float) -> int:
+        """Return how many rows a video has, short ones padded to a clip; right to a row, as frames are rounded."""
+        return 1 + max(0, int(duration * self.frame_rate - self.clip_frames) // self.stride_frames)
+
+
+def _read_clips(file: h5py.File) -> _Clips | None:
+    """Return what a file's rows stand for; None if it does not say."""
+    names = [field.name for field in fields(_Clips)]
+    found = {name: _plain(file.attrs[name]) for name in names if name in file.attrs}
+    if not found:
+        return None
+    for name in names:
+        if not _is_positive(found.get(name)):
+            raise UserError(
+                f"{file.filename}: expected the attributes {', '.join(names)} as numbers above 0, or none of them, "
+                f"found {f'{name} {found[name]!r}' if name in found else f'no {name}'}: correct the attributes."
+            )
+    clip_frames, stride_frames, frame_rate = (cast("float", found[name]) for name in names)
+    return _Clips(int(clip_frames), int(stride_frames), float(frame_rate))
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _far(annotated: float, decoded: float) -> bool:
+    """Whether two lengths of one video differ by more than containers and rounding explain."""
+    return abs(annotated - decoded) > max(2.0, 0.1 * max(annotated, decoded))
+
+
+def _numbers(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return an entry that holds numbers; other people's files hold groups and strings, too."""
+    entry = file[name]
+    if not isinstance(entry, h5py.Dataset) or entry.dtype.kind not in "fiu" or not entry.shape:
+        found = f"{entry.dtype} {entry.shape}" if isinstance(entry, h5py.Dataset) else "a group"
+        raise UserError(
+            f"{file.filename}, entry {name!r}: expected (T, D) numbers, found {found}: write one dataset a video."
+        )
+    return entry
 
 
 def read_vectors(path: Path) -> dict[str, Rows]:

@@ -1,16 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 
 from tests.tspbench.helpers import number, numbered_video, numbers, one_sentence
-from tspbench import batches as module
-from tspbench.batches import VALIDATION, ClipBatches, ClipDataset, ClipReader, FeatureVideos
+from tspbench import clip_batches as module
+from tspbench.clip_batches import VALIDATION, ClipBatches, ClipDataset, ClipReader
 from tspbench.encoders.contract import Preprocessing
 from tspbench.pretraining.contract import BACKGROUND
 from tspbench.pretraining.segments import LabelledSegment
-from tspbench.storage.annotations import VideoAnnotations
-from tspbench.storage.features import FeatureFiles, RowMeaning, VideoFeatures, write_features
 
 # Frames are neither resized nor cut, so that their numbers can be read off the clips.
 SPEC = Preprocessing(4, 12.0, (56, 56), 56, (0.0,) * 3, (1.0,) * 3)
@@ -168,52 +166,3 @@ def test_numbers_survive_mirroring(videos):
     assert shown(clip) == ([12, 13, 14, 15], False)
     assert shown(clip.flip(-1)) == ([12, 13, 14, 15], True)
     assert number(np.zeros((56, 56, 3))) == 0
-
-
-# Features for localizers.
-
-
-@pytest.fixture
-def prepared(tmp_path):
-    rng = np.random.default_rng(0)
-    meaning = RowMeaning("tiny", "w", clip_frames=8, stride_frames=12, frame_rate=12.0, feature_dim=3, precision="fp32")
-    features = {f"v{k}": VideoFeatures(rng.random((4 + k, 3), dtype=np.float32), 5.0 + k, "d") for k in range(5)}
-    write_features(tmp_path / "f.h5", features, meaning)
-    annotated = [
-        VideoAnnotations(f"v{k}", "train", None, np.array([[1.0, 2.0 + k], [0.0, 1.0]])[: k % 3], ("b", "a")[: k % 3])
-        for k in range(5)
-    ]
-    return FeatureVideos(FeatureFiles([tmp_path / "f.h5"]), annotated, ["a", "b"], steps=10), features
-
-
-def test_segments_are_in_steps_and_features_resampled(prepared):
-    videos, features = prepared
-    batch = videos.batch([2, 0], CPU)
-    assert batch.features.shape == (2, 3, 10)
-    assert batch.mask.all()
-    # v2 lasts 7 s: 1 s to 4 s are steps 10/7 to 40/7.
-    assert_allclose(batch.segments[0], [[10 / 7, 40 / 7], [0, 10 / 7]], rtol=1e-6)
-    assert batch.labels[0].tolist() == [1, 0]
-    assert batch.segments[1].shape == (0, 2)
-    # Rows of v2 stand for (4 + 12 k) / 12 s. Step 0 is asked at 0.35 s: 1/60 of the way from row 0 to row 1.
-    rows = features["v2"].rows
-    assert_allclose(batch.features[0, :, 0], rows[0] * 59 / 60 + rows[1] / 60, rtol=1e-5)
-    assert_allclose(batch.features[0, :, 9], rows[5], rtol=1e-6)  # beyond the last row: held
-    assert videos.names == [f"v{k}" for k in range(5)]
-    assert [timeline.duration for timeline in videos.timelines] == [5, 6, 7, 8, 9]
-
-
-def test_every_video_comes_once_an_epoch_in_an_order_of_its_own(prepared):
-    videos, _ = prepared
-
-    def order(epoch, seed=0):
-        batches = list(videos.epoch(epoch, 2, seed, CPU))
-        assert [len(batch.features) for batch in batches] == [2, 2, 1]
-        return torch.cat([batch.features for batch in batches])
-
-    whole = videos.batch(range(5), CPU).features
-    for epoch in range(4):
-        assert sorted(map(float, order(epoch).sum((1, 2)))) == pytest.approx(sorted(map(float, whole.sum((1, 2)))))
-    assert torch.equal(order(1), order(1))
-    assert len({tuple(order(epoch).sum((1, 2)).tolist()) for epoch in range(6)}) > 1
-    assert any(not torch.equal(order(epoch), order(epoch, seed=1)) for epoch in range(4))
