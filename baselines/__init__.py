@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from baselines.actionformer import ActionFormer
 from baselines.contract import FeatureBatch, Localizer, Proposals
 from baselines.gtad import GTAD
 
 LOCALIZERS: dict[str, type[Localizer[Any, Any]]] = {
+    "actionformer": ActionFormer,
     "gtad": GTAD,
 }
 
