@@ -2,7 +2,8 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -10,7 +11,7 @@ from typing import Any, Final, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from tspbench.config import Settings
@@ -20,6 +21,9 @@ from tspbench.storage.checkpoints import read_state, write_state
 
 STATE: Final = "training.pt"
 
+DECAYED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers whose weights decay whatever `FitSettings.decay` says."""
+
 
 class FitSettings(Settings):
     """How a model is trained; learning rates are by parameter group.
@@ -27,13 +31,18 @@ class FitSettings(Settings):
     Args:
         epochs: passes over the data.
         batch_size: samples in a step, over all devices.
-        optimizer: "sgd" (momentum 0.9, no Nesterov) or "adam".
+        optimizer: "sgd" (momentum 0.9, no Nesterov), "adam" or "adamw".
         learning_rates: group of parameters → learning rate; 0 freezes a group but for its batch statistics.
-        weight_decay: of every parameter.
-        warmup_epochs: the rate rises linearly over so many epochs, iteration by iteration.
+        weight_decay: of the parameters that ``decay`` tells.
+        decay: "all" parameters, or the "weights" of linear and convolution layers alone: no biases, norms, scales or
+            embeddings (ActionFormer, libs/utils/train_utils.py, make_optimizer).
+        schedule: "steps" or "cosine", which falls from the rate towards 0 along half a cosine.
+        warmup_epochs: before that, the rate rises linearly over so many epochs, iteration by iteration.
         warmup_factor: where the rise starts, as a share of the rate.
-        milestones: epochs at which the rate is multiplied by ``gamma``.
+        milestones: of "steps": epochs at which the rate is multiplied by ``gamma``.
         gamma: see there.
+        clip_norm: gradients are scaled down to this norm of all of them together; none: never.
+        average: decay of a moving average of the weights, which is validated and kept in their place; none: no average.
         select: the weights that are kept: of the epoch with the best validation, or the last.
         precision: "fp32", "bf16" (autocast), or "auto": bf16 on a GPU.
         workers: processes that prepare batches; 0: this one; none: up to 8 for a GPU, this one for the CPU.
@@ -41,16 +50,34 @@ class FitSettings(Settings):
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    optimizer: Literal["sgd", "adam"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     learning_rates: dict[str, float]
     weight_decay: float = Field(0.0, ge=0)
+    decay: Literal["all", "weights"] = "all"
+    schedule: Literal["steps", "cosine"] = "steps"
     warmup_epochs: float = Field(0.0, ge=0)
     warmup_factor: float = Field(1e-5, gt=0, le=1)
     milestones: tuple[int, ...] = Field((), strict=False)
     gamma: float = Field(0.1, gt=0)
+    clip_norm: float | None = Field(None, gt=0)
+    average: float | None = Field(None, gt=0, lt=1)
     select: Literal["best", "last"] = "last"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: int | None = Field(None, ge=0)
+
+    @field_validator("milestones")
+    @classmethod
+    def _only_with_steps(cls, milestones: tuple[int, ...], others: ValidationInfo) -> tuple[int, ...]:
+        if milestones and others.data.get("schedule") == "cosine":
+            raise ValueError('the schedule "cosine" has no milestones: leave them out or choose "steps"')
+        return milestones
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _leaves_time_to_fall(cls, warmup_epochs: float, others: ValidationInfo) -> float:
+        if others.data.get("schedule") == "cosine" and warmup_epochs >= others.data.get("epochs", math.inf):
+            raise ValueError('with the schedule "cosine" the warm-up must be shorter than the training (epochs)')
+        return warmup_epochs
 
 
 @dataclass(frozen=True)
@@ -86,6 +113,15 @@ class History:
     kept_epoch: int = -1
 
 
+@dataclass
+class _Kept:
+    """What a training keeps beside the model and the optimizer: the history, the best weights, the average."""
+
+    history: History = field(default_factory=History)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+
+
 def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Advance) -> History:
     """Train ``job.model`` in place; it ends with the selected epoch's weights, in evaluation mode, on ``device``.
 
@@ -103,25 +139,29 @@ def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Adv
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if bf16 else "no")
     optimizer = _optimizer(job, settings)
     model, optimizer = accelerator.prepare(job.model, optimizer)
-    best: dict[str, Tensor] = {}
-    history = _resume(job, optimizer, folder, best)
+    kept = _Kept(average=_weights(job.model) if settings.average else {})
+    _resume(job, optimizer, kept, folder)
+    history = kept.history
     for epoch in range(len(history.epochs), settings.epochs):
-        losses = _train_epoch(accelerator, model, optimizer, job, settings, epoch, advance)
-        figures: Mapping[str, float] = {}
-        if job.validate:
-            model.eval()
-            with torch.inference_mode(), accelerator.autocast():
-                figures = job.validate(model)
-        earlier = [entry.get(job.better, -math.inf) for entry in history.epochs]
-        history.epochs.append({**losses, **figures})
-        if settings.select == "last":
-            history.kept_epoch = epoch
-        elif figures.get(job.better, -math.inf) > max(earlier, default=-math.inf):
-            history.kept_epoch = epoch
-            best = {key: value.detach().cpu().clone() for key, value in job.model.state_dict().items()}
-        write_state(folder / STATE, _state(job, optimizer, history, best))
-    if best:
-        job.model.load_state_dict(best)
+        losses = _train_epoch(accelerator, model, optimizer, job, settings, epoch, kept.average, advance)
+        with _averaged(job.model, kept.average):
+            figures: Mapping[str, float] = {}
+            if job.validate:
+                model.eval()
+                with torch.inference_mode(), accelerator.autocast():
+                    figures = job.validate(model)
+            earlier = [entry.get(job.better, -math.inf) for entry in history.epochs]
+            history.epochs.append({**losses, **figures})
+            if settings.select == "last":
+                history.kept_epoch = epoch
+            elif figures.get(job.better, -math.inf) > max(earlier, default=-math.inf):
+                history.kept_epoch = epoch
+                kept.best = {key: value.detach().cpu().clone() for key, value in job.model.state_dict().items()}
+        write_state(folder / STATE, _state(job, optimizer, kept))
+    if kept.best:
+        job.model.load_state_dict(kept.best)
+    else:
+        _exchange(job.model, kept.average)
     job.model.eval()
     return history
 
@@ -129,13 +169,17 @@ def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Adv
 def learning_rate_factor(step: int, steps: int, settings: FitSettings) -> float:
     """Return what the rates are multiplied by at ``step`` (from 0, counted over all epochs; ``steps`` an epoch).
 
-    Linear warm-up and milestones, both by iteration (TSP, train/train.py).
+    Linear warm-up and milestones, both by iteration (TSP, train/train.py). The cosine begins at the first step after
+    the warm-up and would be 0 at the step after the last (ActionFormer, libs/utils/lr_schedulers.py, where it ends at
+    1e-8 instead of 0 and the warm-up begins at 0 and is over one step earlier).
     """
     warmup = settings.warmup_epochs * steps
-    rise = 1.0
+    factor = 1.0
     if step < warmup:
-        rise = settings.warmup_factor * (1 - step / warmup) + step / warmup
-    return rise * settings.gamma ** bisect_right([m * steps for m in settings.milestones], step)
+        factor = settings.warmup_factor * (1 - step / warmup) + step / warmup
+    elif settings.schedule == "cosine":
+        factor = (1 + math.cos(math.pi * (step - warmup) / (settings.epochs * steps - warmup))) / 2
+    return factor * settings.gamma ** bisect_right([m * steps for m in settings.milestones], step)
 
 
 def _optimizer(job: Job, settings: FitSettings) -> torch.optim.Optimizer:
@@ -145,13 +189,18 @@ def _optimizer(job: Job, settings: FitSettings) -> torch.optim.Optimizer:
             f"learning_rates: expected one rate for each of {', '.join(sorted(job.groups))}, found "
             f"{', '.join(sorted(settings.learning_rates))}."
         )
-    groups = [
-        {"params": list(parameters), "lr": settings.learning_rates[name], "rate": settings.learning_rates[name]}
-        for name, parameters in job.groups.items()
-    ]
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(groups, weight_decay=settings.weight_decay, fused=True)
-    return torch.optim.SGD(groups, momentum=0.9, weight_decay=settings.weight_decay)
+    decayed = {id(layer.weight) for layer in job.model.modules() if isinstance(layer, DECAYED)}
+    groups = []
+    for name, parameters in job.groups.items():
+        members, rate = list(parameters), settings.learning_rates[name]
+        for decays, weight_decay in ((True, settings.weight_decay), (False, 0.0)):
+            chosen = [each for each in members if (settings.decay == "all" or id(each) in decayed) is decays]
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "rate": rate, "weight_decay": weight_decay})
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, fused=True)
 
 
 def _train_epoch(
@@ -161,6 +210,7 @@ def _train_epoch(
     job: Job,
     settings: FitSettings,
     epoch: int,
+    average: Mapping[str, Tensor],
     advance: Advance,
 ) -> dict[str, float]:
     model.train()
@@ -173,7 +223,11 @@ def _train_epoch(
             losses = job.loss(model, batch, epoch, step)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(losses["total"])
+        if settings.clip_norm is not None:
+            accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
+        if settings.average is not None:
+            _follow(job.model, average, settings.average)
         values = {name: float(value.detach()) for name, value in losses.items()}
         if not math.isfinite(values["total"]):
             raise UserError(
@@ -186,27 +240,55 @@ def _train_epoch(
     return sums
 
 
-def _state(
-    job: Job, optimizer: torch.optim.Optimizer, history: History, best: Mapping[str, Tensor]
-) -> dict[str, object]:
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@torch.no_grad()
+def _follow(model: nn.Module, average: Mapping[str, Tensor], decay: float) -> None:
+    """Move the average: ``decay * average + (1 - decay) * weights`` (ActionFormer, train_utils.py, ModelEma)."""
+    for name, parameter in model.named_parameters():
+        average[name].lerp_(parameter, 1 - decay)
+
+
+def _exchange(model: nn.Module, average: dict[str, Tensor]) -> None:
+    """Exchange the model's weights and their average, if there is one; buffers are the model's own in any case."""
+    if average:
+        for name, parameter in model.named_parameters():
+            parameter.data, average[name] = average[name], parameter.data
+
+
+@contextmanager
+def _averaged(model: nn.Module, average: dict[str, Tensor]) -> Iterator[None]:
+    _exchange(model, average)
+    try:
+        yield
+    finally:
+        _exchange(model, average)
+
+
+def _state(job: Job, optimizer: torch.optim.Optimizer, kept: _Kept) -> dict[str, object]:
     return {
         "fingerprint": job.fingerprint,
         "model": job.model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "epochs": history.epochs,
-        "kept_epoch": history.kept_epoch,
-        "best": dict(best),
+        "epochs": kept.history.epochs,
+        "kept_epoch": kept.history.kept_epoch,
+        "best": kept.best,
+        "average": kept.average,
     }
 
 
-def _resume(job: Job, optimizer: torch.optim.Optimizer, folder: Path, best: dict[str, Tensor]) -> History:
+def _resume(job: Job, optimizer: torch.optim.Optimizer, kept: _Kept, folder: Path) -> None:
     path = folder / STATE
     if not path.exists():
-        return History()
+        return
     state: dict[str, Any] = read_state(path)
     if state["fingerprint"] != job.fingerprint:
-        return History()
+        return
     job.model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    best.update(state["best"])
-    return History(state["epochs"], state["kept_epoch"])
+    kept.history = History(state["epochs"], state["kept_epoch"])
+    kept.best = state["best"]
+    for name, value in kept.average.items():
+        value.copy_(state["average"][name])

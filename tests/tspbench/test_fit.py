@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from tests.tspbench.helpers import one_sentence, silent
+from tspbench.config import Settings, validated
 from tspbench.fit import STATE, FitSettings, Job, fit, learning_rate_factor
 from tspbench.storage.checkpoints import read_state
 
@@ -62,6 +63,58 @@ def test_without_warm_up_and_milestones_the_rate_stays():
 
 def test_a_milestone_inside_the_warm_up_acts_at_once():
     assert learning_rate_factor(10, 10, published(milestones=(1,))) == pytest.approx(0.01 * (1e-5 / 2 + 1 / 2))
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"),
+    [
+        (0, 1e-5),
+        (25, 1e-5 / 2 + 1 / 2),
+        (49, 1e-5 / 50 + 49 / 50),
+        (50, 1.0),
+        (75, (1 + math.sqrt(1 / 2)) / 2),
+        (100, 1 / 2),
+        (125, (1 - math.sqrt(1 / 2)) / 2),
+        (149, math.sin(math.pi / 200) ** 2),
+    ],
+)
+def test_the_schedule_of_actionformer_by_hand(step, factor):
+    settings = published(schedule="cosine", epochs=15, warmup_epochs=5, milestones=())
+    assert learning_rate_factor(step, 10, settings) == pytest.approx(factor, rel=1e-12)
+
+
+def test_a_cosine_without_warm_up_begins_at_once():
+    settings = published(schedule="cosine", epochs=2, warmup_epochs=0, milestones=())
+    factors = [learning_rate_factor(step, 3, settings) for step in range(6)]
+    # Half of 1 + the cosine of 0°, 30°, 60°, 90°, 120° and 150°.
+    half = math.sqrt(3) / 2
+    assert factors == pytest.approx([1, (1 + half) / 2, 3 / 4, 1 / 2, 1 / 4, (1 - half) / 2], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"schedule": "cosine", "milestones": [3]}, ("fit.milestones", '"cosine" has no milestones', "[3]")),
+        ({"schedule": "cosine", "warmup_epochs": 4}, ("fit.warmup_epochs", "shorter than the training", "found 4")),
+        ({"average": 1.0}, ("fit.average", "less than 1")),
+        ({"average": 0.0}, ("fit.average", "greater than 0")),
+        ({"clip_norm": 0.0}, ("fit.clip_norm", "greater than 0")),
+        ({"optimizer": "adamax"}, ("fit.optimizer", "adamw")),
+        ({"decay": "none"}, ("fit.decay", "weights")),
+    ],
+)
+def test_settings_without_sense_are_one_sentence(values, words):
+    class Whole(Settings):
+        fit: FitSettings
+
+    whole = {"epochs": 4, "batch_size": 1, "optimizer": "sgd", "learning_rates": {}}
+    validated(Whole, {"fit": whole}, "recipe")
+    with one_sentence(*words):
+        validated(Whole, {"fit": {**whole, **values}}, "recipe")
+
+
+def test_milestones_and_a_long_warm_up_go_with_steps():
+    assert FitSettings(epochs=4, batch_size=1, optimizer="sgd", learning_rates={}, warmup_epochs=4, milestones=(3,))
 
 
 class Net(nn.Module):
@@ -130,27 +183,141 @@ def test_training_learns_what_it_is_taught(tmp_path):
     assert not same(weights, job().model.state_dict())
 
 
-def test_one_step_of_sgd_by_hand(tmp_path):
-    settings = FitSettings(epochs=1, batch_size=1, optimizer="sgd", learning_rates={"all": 0.5}, weight_decay=0.2)
+def one_weight(validate=None):
+    """Return a job with one weight, 2 at the start, whose gradient is 1 in both steps."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 2.0)
-    what = Job(
+    return Job(
         model=model,
         groups={"all": model.parameters()},
         batches=lambda epoch: [1.0, 1.0],
         steps=2,
         loss=lambda model, batch, epoch, step: {"total": model(torch.ones(1, 1)).sum() * batch},
+        validate=validate,
+        better="score",
+        fingerprint="",
+    )
+
+
+def one_epoch(optimizer="sgd", rate=0.5, **options):
+    return FitSettings(epochs=1, batch_size=1, optimizer=optimizer, learning_rates={"all": rate}, **options)
+
+
+def test_two_steps_of_sgd_by_hand(tmp_path):
+    what = one_weight()
+    history = fit(what, one_epoch(weight_decay=0.2), "cpu", tmp_path, silent)
+    # Gradient 1 + 0.2 w. Step 1: 1.4, w = 2 - 0.7 = 1.3. Step 2: momentum 0.9 · 1.4 + 1.26 = 2.52, w = 1.3 - 1.26.
+    assert what.model.weight.item() == pytest.approx(0.04, abs=1e-6)
+    assert history.epochs == [{"total_loss": pytest.approx((2.0 + 1.3) / 2)}]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "weight"),
+    [
+        # Gradients of the same size: each step is the rate, 0.1.
+        ("adam", 2 - 0.1 - 0.1),  # the decay is in the gradient
+        ("adamw", (2 * 0.95 - 0.1) * 0.95 - 0.1),  # the decay is beside it: 0.1 · 0.5 of the weight
+    ],
+)
+def test_two_steps_of_adam_by_hand(tmp_path, optimizer, weight):
+    what = one_weight()
+    fit(what, one_epoch(optimizer, rate=0.1, weight_decay=0.5), "cpu", tmp_path, silent)
+    assert what.model.weight.item() == pytest.approx(weight, rel=1e-3)
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_the_average_by_hand(tmp_path, select):
+    seen = []
+
+    def validate(model):
+        seen.append(model.weight.item())
+        return {"score": 1.0}
+
+    what = one_weight(validate)
+    fit(what, one_epoch(average=0.9, select=select), "cpu", tmp_path, silent)
+    # Weights 2, 1.5, 1.5 - 0.5 · (0.9 + 1) = 0.55. Average 2, 0.9 · 2 + 0.1 · 1.5 = 1.95, 0.9 · 1.95 + 0.1 · 0.55.
+    assert seen == [pytest.approx(1.81)]
+    assert what.model.weight.item() == seen[0]
+    assert read_state(tmp_path / STATE)["model"]["weight"].item() == pytest.approx(0.55)
+
+
+def test_the_average_is_of_weights_and_leaves_the_training_as_it_is(tmp_path):
+    plain, told = run(job(), SETTINGS, tmp_path / "plain")
+    averaged, told_too = run(job(), SETTINGS.model_copy(update={"average": 0.5}), tmp_path / "averaged")
+    assert told == told_too
+    assert same(plain, read_state(tmp_path / "averaged" / STATE)["model"])
+    for name in plain:
+        is_buffer = name.startswith("stem.1.") and not name.endswith(("weight", "bias"))
+        assert torch.equal(plain[name], averaged[name]) == is_buffer, name
+
+
+def test_a_validation_that_fails_leaves_the_weights_of_the_training(tmp_path):
+    def validate(model):
+        raise RuntimeError
+
+    what = one_weight(validate)
+    with pytest.raises(RuntimeError):
+        fit(what, one_epoch(average=0.9), "cpu", tmp_path, silent)
+    assert what.model.weight.item() == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize(
+    ("clip_norm", "steps"), [(1.0, (0.6, 0.8)), (2.5, (1.5, 2.0)), (5.5, (3.0, 4.0)), (None, (3.0, 4.0))]
+)
+def test_clipping_by_hand(tmp_path, clip_norm, steps):
+    model = nn.ParameterDict({"a": torch.zeros(1), "b": torch.zeros(1)})
+    what = Job(
+        model=model,
+        groups={"a": [model["a"]], "b": [model["b"]]},
+        batches=lambda epoch: [None],
+        steps=1,
+        loss=lambda model, batch, epoch, step: {"total": (3 * model["a"] + 4 * model["b"]).sum()},
         validate=None,
         better="",
         fingerprint="",
     )
-    history = fit(what, settings, "cpu", tmp_path, silent)
-    # Gradient 1 + 0.2 w. Step 1: 1.4, w = 2 - 0.7 = 1.3. Step 2: momentum 0.9 · 1.4 + 1.26 = 2.52, w = 1.3 - 1.26.
-    assert model.weight.item() == pytest.approx(0.04, abs=1e-6)
-    assert history.epochs == [{"total_loss": pytest.approx((2.0 + 1.3) / 2)}]
+    settings = one_epoch(clip_norm=clip_norm).model_copy(update={"learning_rates": {"a": 1.0, "b": 1.0}})
+    fit(what, settings, "cpu", tmp_path, silent)
+    # A gradient of (3, 4) over two groups has a norm of 5.
+    assert (-model["a"].item(), -model["b"].item()) == pytest.approx(steps, rel=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+class Kinds(nn.Module):
+    """One layer of each kind, all of whose numbers are 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.convolution = nn.Conv1d(2, 2, 3)
+        self.clips = nn.Conv3d(2, 2, 1, bias=False)
+        self.norm = nn.LayerNorm(2)
+        self.batch_norm = nn.BatchNorm1d(2)
+        self.embedding = nn.Embedding(3, 2)
+        self.scale = nn.Parameter(torch.ones(1))
+        for parameter in self.parameters():
+            nn.init.ones_(parameter)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_only_weights_of_layers_decay(tmp_path, optimizer):
+    changed = {}
+    for decay in ("all", "weights"):
+        model = Kinds()
+        what = replace(
+            one_weight(),
+            model=model,
+            groups={"all": model.parameters()},
+            # Without a gradient only the decay moves a parameter.
+            loss=lambda model, batch, epoch, step: {"total": sum(each.sum() for each in model.parameters()) * 0},
+        )
+        fit(what, one_epoch(optimizer, weight_decay=0.1, decay=decay), "cpu", tmp_path / decay, silent)
+        changed[decay] = {name for name, each in model.named_parameters() if not (each == 1).all()}
+        assert all((each < 1).all() for name, each in model.named_parameters() if name in changed[decay])
+    assert changed["all"] == {name for name, _ in Kinds().named_parameters()}
+    assert changed["weights"] == {"linear.weight", "convolution.weight", "clips.weight"}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("epoch", range(4))
 def test_a_run_killed_in_any_epoch_ends_as_if_it_had_not_been(tmp_path, optimizer, epoch):
     settings = SETTINGS.model_copy(update={"optimizer": optimizer})
@@ -168,6 +335,48 @@ def test_a_run_killed_in_any_epoch_ends_as_if_it_had_not_been(tmp_path, optimize
     assert seen == list(range(epoch, 4))
     assert same(whole, resumed)
     assert history == told
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("select", ["last", "best"])
+@pytest.mark.parametrize("epoch", range(4))
+def test_a_killed_run_ends_as_if_it_had_not_been_with_everything_switched_on(tmp_path, epoch, select, precision):
+    settings = FitSettings(
+        epochs=4,
+        batch_size=8,
+        optimizer="adamw",
+        learning_rates={"stem": 0.02, "rest": 0.05},
+        weight_decay=0.05,
+        decay="weights",
+        schedule="cosine",
+        warmup_epochs=1,
+        clip_norm=0.5,
+        average=0.8,
+        select=select,
+        precision=precision,
+    )
+
+    def noisy(**options):
+        what = job(validate=lambda model: {"score": -(model(batch_of(99, 0)[0]) - 1).square().mean().item()}, **options)
+        what.model.stem.append(nn.Dropout(0.5))
+
+        def loss(model, batch, epoch, step):
+            torch.manual_seed(1000 * epoch + step)
+            return {"total": (model(batch[0]) - batch[1]).square().mean()}
+
+        return replace(what, loss=loss)
+
+    whole, told = run(noisy(), settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(noisy(batches=killed_in(epoch)), settings, tmp_path / "killed")
+    resumed, history = run(noisy(seed=min(epoch, 1)), settings, tmp_path / "killed")
+    assert same(whole, resumed)
+    assert history == told
+    assert all(value.dtype == torch.float32 for name, value in whole.items() if "num_batches" not in name)
+    first, second = (read_state(tmp_path / name / STATE) for name in ("whole", "killed"))
+    assert same(first["model"], second["model"])
+    assert same(first["average"], second["average"])
+    assert not same(first["average"], first["model"])
 
 
 def test_a_killed_run_remembers_its_best_epoch(tmp_path):
