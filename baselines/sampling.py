@@ -22,7 +22,7 @@ MIXED_TOGETHER = 256  # steps whose channels are mixed by one matrix product: en
 
 
 def align_bins(windows: Tensor, *, steps: int, bins: int) -> Tensor:
-    """Build the matrix that averages features over equal bins of each window.
+    """Build the matrix that averages features over equal bins of each window, as G-TAD does.
 
     The rule is that of RoIAlign in one dimension, as in ``gtad_lib/Align1D_cuda_kernal.cu`` of the G-TAD release: a
     window shorter than one step counts as one step long; a bin is the mean of ``ceil(length / bins)`` evenly spaced
@@ -35,9 +35,7 @@ def align_bins(windows: Tensor, *, steps: int, bins: int) -> Tensor:
         bins: bins a window.
 
     Returns:
-        A sparse COO float32 matrix ``(N, T * bins)``. Row n, column ``t * bins + b`` is the weight of step t in bin b
-        of window n, so that the row sums over all bins at once: each bin's features have already been through that
-        bin's part of the next layer.
+        A sampling matrix, see `_averages`.
     """
     starts, ends = windows.double().unbind(dim=1)
     lengths = (ends - starts).clamp(min=1)
@@ -48,19 +46,61 @@ def align_bins(windows: Tensor, *, steps: int, bins: int) -> Tensor:
     order = order + torch.arange(most, dtype=torch.float64) + 0.5
     positions = starts[:, None, None] + lengths[:, None, None] * order / (bins * samples[:, None, None])
     counted = (torch.arange(most) < samples[:, None, None]) & (positions >= -1) & (positions <= steps)
+    return _averages(positions.clamp(0, steps - 1), counted, 1 / samples, steps=steps)
 
+
+def matching_points(windows: Tensor, *, steps: int, bins: int, points: int) -> Tensor:
+    """Build the matrix that averages features at evenly spaced points of each window, as BMN does.
+
+    The ``bins * points`` points run from the window's start to its end, both included; a bin is the mean of `points`
+    of them. A position p takes the linear interpolation between steps floor(p) and floor(p) + 1; of these, only steps
+    within [0, T - 1] contribute [BMN, Section 3.3]. The PyTorch code everyone uses rounds towards 0, and with it a
+    position in (-1, 0) is moved to 0 [models.py, _get_interp1d_bin_mask]; so it is here.
+
+    Args:
+        windows: ``(N, 2)``, start and end of each window in steps; a window of NaN has no points within the features.
+        steps: length T of the features.
+        bins: bins a window.
+        points: points a bin.
+
+    Returns:
+        A sampling matrix, see `_averages`.
+    """
+    starts, ends = windows.double().unbind(dim=1)
+    # The reference's order of operations: a position of exactly -1 contributes nothing, a little more gives all.
+    spacing = (ends - starts) / (bins * points - 1)
+    positions = starts[:, None] + spacing[:, None] * torch.arange(bins * points)
+    counted = (positions > -1) & (positions < steps)
+    shape = (len(windows), bins, points)
+    share = torch.full((len(windows),), 1 / points, dtype=torch.float64)
+    return _averages(positions.clamp(min=0).view(shape), counted.view(shape), share, steps=steps)
+
+
+def _averages(positions: Tensor, counted: Tensor, share: Tensor, *, steps: int) -> Tensor:
+    """Build the matrix that interpolates features at positions and sums the shares of each bin.
+
+    Args:
+        positions: ``(N, bins, points)`` float64, in steps.
+        counted: ``(N, bins, points)`` bool, the positions that contribute; they are in [0, steps).
+        share: ``(N,)``, the part that each position of window n has in its bin.
+        steps: length T of the features.
+
+    Returns:
+        A sparse COO float32 matrix ``(N, T * bins)``. Row n, column ``t * bins + b`` is the weight of step t in bin b
+        of window n, so that the row sums over all bins at once: each bin's features have already been through that
+        bin's part of the next layer.
+    """
+    windows, bins, _ = positions.shape
     window, bin_, _ = counted.nonzero(as_tuple=True)
-    position = positions[counted].clamp(0, steps - 1)
-    share = 1 / samples[window]
+    position = positions[counted]
     low = position.floor()
-    high_share = (position - low) * share
-    columns = torch.stack([low, (low + 1).clamp(max=steps - 1)]).long() * bins + bin_
-    return torch.sparse_coo_tensor(
-        torch.stack([window.repeat(2), columns.flatten()]),
-        torch.cat([share - high_share, high_share]).float(),
-        (len(windows), steps * bins),
-        check_invariants=True,
-    ).coalesce()
+    high_weight = (position - low) * share[window]
+    weights = torch.stack([share[window] - high_weight, high_weight])
+    step = torch.stack([low, low + 1]).long()
+    kept = (weights > 0) & (step < steps)
+    entries = torch.stack([window.expand_as(step)[kept], step[kept] * bins + bin_.expand_as(step)[kept]])
+    size = (windows, steps * bins)
+    return torch.sparse_coo_tensor(entries, weights[kept].float(), size, check_invariants=True).coalesce()
 
 
 class _SparseRows(nn.Module):
@@ -78,6 +118,7 @@ class _SparseRows(nn.Module):
         super().__init__()
         rows, columns = matrix.indices()
         ends = torch.bincount(rows, minlength=matrix.shape[0]).cumsum(0)
+        self.columns = matrix.shape[1]
         # Fixed by the settings, so no part of the weights on disk.
         self.register_buffer("indices", columns.int(), persistent=False)
         self.register_buffer("offsets", F.pad(ends, (1, 0)).int(), persistent=False)
@@ -94,9 +135,16 @@ class _SparseRows(nn.Module):
             include_last_offset=True,
         )
 
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """Return the matrix with all its zeros."""
+        counts = self.offsets.diff()
+        rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts, output_size=len(self.indices))
+        result = self.weights.new_zeros((len(counts), self.columns), dtype=dtype)
+        return result.index_put_((rows, self.indices.long()), self.weights.to(dtype))
+
 
 class _MixThenSample(torch.autograd.Function):
-    """Compute ReLU(bias + sum over sources of ``matrix @ (source @ weight.T)``), video by video.
+    """Compute ReLU(bias + sum over sources of ``matrix @ (source @ weight.T)``), a few videos at a time.
 
     Going through the batch in this way keeps the mixed features (7 MB a video at T = 100) in the cache and recycles
     their memory, and they need not be kept for the gradient. Bias and ReLU are here because, as steps of their own,
@@ -106,15 +154,16 @@ class _MixThenSample(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layer: SampledLayer, weight: Tensor, bias: Tensor, *sources: Tensor) -> Tensor:
         videos, steps, channels = sources[0].shape
-        out_channels = len(bias)
-        result = bias.expand(videos, layer.cells, out_channels).clone()
+        result = bias.new_empty((videos, layer.cells, len(bias)))
         together = max(1, MIXED_TOGETHER // steps)
         for first in range(0, videos, together):
             chunk = result[first : first + together]
-            for source, part, rows in zip(sources, torch.split(weight, layer.bins), layer.rows, strict=True):
+            for number, (source, part, rows) in enumerate(
+                zip(sources, torch.split(weight, layer.bins), layer.rows, strict=True)
+            ):
                 mixed = source[first : first + together].reshape(-1, channels) @ part.flatten(0, 1).T
-                for video, bins in zip(chunk, mixed.view(len(chunk), -1, out_channels), strict=True):
-                    video.add_(rows(bins))
+                for video, bins in zip(chunk, mixed.view(len(chunk), -1, len(bias)), strict=True):
+                    torch.add(video if number else bias, rows(bins), out=video)
             chunk.relu_()
         ctx.layer = layer
         ctx.save_for_backward(result, weight, *sources)
@@ -126,10 +175,13 @@ class _MixThenSample(torch.autograd.Function):
         layer: SampledLayer = ctx.layer
         result, weight, *sources = ctx.saved_tensors
         weight_gradient, bias_gradient = torch.zeros_like(weight), weight.new_zeros(weight.shape[1])
-        source_gradients = [torch.empty_like(source) for source in sources]
-        for video in range(len(result)):
-            gradient = gradients[0][video] * (result[video] > 0)
-            bias_gradient += gradient.sum(dim=0)
+        source_gradients = [source.new_empty(source.shape) for source in sources]
+        together = max(1, MIXED_TOGETHER // sources[0].shape[1])
+        for first in range(0, len(result), together):
+            some = slice(first, first + together)
+            chunk = [gradient * (of > 0) for gradient, of in zip(gradients[0][some], result[some], strict=True)]
+            for gradient in chunk:
+                bias_gradient += gradient.sum(dim=0)
             for source, source_gradient, part, part_gradient, rows in zip(
                 sources,
                 source_gradients,
@@ -138,9 +190,10 @@ class _MixThenSample(torch.autograd.Function):
                 layer.transposed_rows,
                 strict=True,
             ):
-                mixed = rows(gradient).view(source.shape[1], -1)
-                torch.mm(mixed, part.flatten(0, 1), out=source_gradient[video])
-                part_gradient.flatten(0, 1).addmm_(mixed.T, source[video])
+                # (steps of these videos, bins * O)
+                mixed = torch.cat([rows(gradient) for gradient in chunk]).view(-1, part.shape[0] * part.shape[1])
+                torch.mm(mixed, part.flatten(0, 1), out=source_gradient[some].flatten(0, 1))
+                part_gradient.flatten(0, 1).addmm_(mixed.T, source[some].flatten(0, 1))
         return None, weight_gradient, bias_gradient, *source_gradients
 
 
@@ -158,7 +211,7 @@ class SampledLayer(nn.Module):
         Args:
             in_channels: channels C of every source.
             out_channels: channels O of the result.
-            matrices: one matrix ``(N, steps * bins)`` a source, see `align_bins`.
+            matrices: one matrix ``(N, steps * bins)`` a source, see `align_bins` and `matching_points`.
             steps: length T of every source.
         """
         super().__init__()
@@ -183,8 +236,17 @@ class SampledLayer(nn.Module):
             sources: one ``(B, T, C)`` a matrix.
 
         Returns:
-            ``(B, N, O)`` float32; everything here is in float32 also under autocast.
+            ``(B, N, O)``: float32, and exact to rounding; under autocast in its type, like any linear layer.
         """
-        with torch.autocast(sources[0].device.type, enabled=False):
-            sources_ = [source.float() for source in sources]
-            return cast(Tensor, _MixThenSample.apply(self, self.weight, self.bias, *sources_))
+        if torch.is_autocast_enabled(sources[0].device.type):
+            return self._mix_then_multiply(sources)
+        return cast(Tensor, _MixThenSample.apply(self, self.weight, self.bias, *sources))
+
+    def _mix_then_multiply(self, sources: Sequence[Tensor]) -> Tensor:
+        """Do the same with dense matrices, zeros and all: who has units for low precision is done sooner that way."""
+        result = self.bias.to(torch.get_autocast_dtype(sources[0].device.type))
+        for source, part, rows in zip(sources, torch.split(self.weight, self.bins), self.rows, strict=True):
+            mixed = F.linear(source, part.flatten(0, 1)).view(len(source), -1, len(self.bias))
+            matrix = cast(_SparseRows, rows).dense(mixed.dtype)
+            result = result + torch.bmm(matrix.expand(len(source), -1, -1), mixed)
+        return F.relu(result)

@@ -5,13 +5,29 @@ import numpy as np
 import pydantic
 import pytest
 import torch
-import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from baselines.gtad import GTAD, GTADConfig, GTADOutput, GTADTargets
+from baselines.gtad import GTAD, GTADConfig
+from baselines.proposal_maps import ProposalScores
+from tests.baselines.plain import assert_equals_the_plain_formulation, plain_candidates, plain_gtad
 from tests.baselines.test_nms import plain_soft_nms
 from tests.baselines.test_sampling import plain_matrix
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "gtad_forward_T20_C16.npz"
+
+THUMOS = {
+    "steps": 256,
+    "max_duration": 64,
+    "inner_bins": 16,
+    "context_bins": 16,
+    "map_kernel": 3,
+    "objective": "thumos",
+    "boundary_filter": False,
+    "proposals_shorter_than": 60,
+    "nms_sigma": 0.46,
+    "max_proposals": 200,
+}  # the table of GTADConfig
 
 
 def all_true(videos, steps):
@@ -38,84 +54,47 @@ def test_forward_equals_the_reference():
     j = np.arange(16 * 20)
     features = torch.from_numpy(np.cos(0.11 * j + 0.003 * (j % 97)).astype(np.float32)).view(1, 16, 20)
     output = model(features, all_true(1, 20))
+    start, end = model.segments.unbind(dim=1)
     with np.load(GOLDEN) as golden:
-        for part in ("iou_map", "start", "end"):
-            np.testing.assert_allclose(getattr(output, part).detach().numpy(), golden[part], rtol=0, atol=1e-5)
+        iou = golden["iou_map"][:, :, end - start - 1, start]
+        for value, expected in ((output.iou, iou), (output.start, golden["start"]), (output.end, golden["end"])):
+            np.testing.assert_allclose(value.detach().numpy(), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("feature_dim", "expected"), [(400, 5_563_268), (512, 5_584_772)])
-def test_number_of_parameters_is_the_reference_s(feature_dim, expected):
-    model = GTAD(GTADConfig(feature_dim=feature_dim))
+@pytest.mark.parametrize(
+    ("feature_dim", "settings_", "expected"), [(400, {}, 5_563_268), (512, {}, 5_584_772), (2048, THUMOS, 5_617_540)]
+)
+def test_number_of_parameters_is_the_reference_s(feature_dim, settings_, expected):
+    model = GTAD(GTADConfig(feature_dim=feature_dim, **settings_))
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 
-# The plain formulation: the network written down as in the release, with every bin of every cell materialised.
-
-
-def plain_neighbours(x, count):
-    """``(C, T)`` -> ``(C, T, k)``."""
-    distances = (x[:, :, None] - x[:, None, :]).square().sum(dim=0)
-    return x[:, distances.topk(count, dim=1, largest=False).indices]
-
-
-def plain_block(block, x):
-    def point(layer, value):
-        return F.conv2d(value[None], layer.weight.flatten(1)[:, :, None, None], layer.bias)[0]
-
-    t = F.relu(point(block.temporal_in, x[:, :, None])[:, :, 0])
-    t = F.relu(F.conv1d(t[None], block.temporal_mid.weight, block.temporal_mid.bias, padding=1, groups=32)[0])
-    t = point(block.temporal_out, t[:, :, None])[:, :, 0]
-    near = plain_neighbours(x, 3)
-    s = F.relu(point(block.semantic_in, torch.cat([near, x[:, :, None].expand_as(near)])))
-    mid = block.semantic_mid
-    s = F.relu(F.conv2d(s[None], mid.weight[:, :, :, None], mid.bias, groups=32)[0])
-    return F.relu(x + t + point(block.semantic_out, s).amax(dim=2))
-
-
-def plain_forward(model, features):
-    steps, longest = model.config.steps, model.config.max_duration
-    windows = torch.zeros(longest, steps, 2, dtype=torch.float64)
-    for d in range(longest):
-        for s in range(steps - d):
+def plain_matrices(config):
+    """The sampling of every cell of the whole map, ``(D * T * bins, T)`` for the inner and the context bins."""
+    windows = torch.zeros(config.max_duration, config.steps, 2, dtype=torch.float64)
+    for d in range(config.max_duration):
+        for s in range(config.steps - d):
             windows[d, s] = torch.tensor([s - 0.5 * (d + 1), s + d + 0.5 * (d + 1)])
-    inner, around = (plain_matrix(windows.view(-1, 2), steps, bins) for bins in (32, 4))
-    weight, bias = model.align.weight.permute(1, 2, 0).flatten(1), model.align.bias
-    maps, starts, ends = [], [], []
-    for video in features:
-        base = F.relu(F.conv1d(video[None], model.input.weight, model.input.bias, padding=1, groups=4)[0])
-        base = plain_block(model.backbone1, base)
-        starts.append(torch.sigmoid(model.start_score(plain_block(model.start_block, base).T)[:, 0]))
-        ends.append(torch.sigmoid(model.end_score(plain_block(model.end_block, base).T)[:, 0]))
-        x = plain_block(model.backbone2, base)
-        context = plain_neighbours(x, 3).mean(dim=2)
-        bins = torch.cat([torch.einsum("nkt,ct->nck", inner, x), torch.einsum("nkt,ct->nck", around, context)], dim=2)
-        cells = F.relu(bins.flatten(1) @ weight.T + bias)
-        maps.append(torch.sigmoid(model.head(cells)).T.view(2, longest, steps))
-    return GTADOutput(torch.stack(maps), torch.stack(starts), torch.stack(ends))
+    windows = windows.view(-1, 2)
+    bins = (config.inner_bins, config.context_bins)
+    return [plain_matrix(windows, config.steps, count).flatten(0, 1) for count in bins]
 
 
-@pytest.mark.parametrize(("steps", "longest", "channels", "videos"), [(9, 9, 8, 3), (13, 6, 12, 2), (24, 24, 4, 1)])
-def test_forward_and_gradients_equal_the_plain_formulation(steps, longest, channels, videos):
+@settings(deadline=None, max_examples=12, derandomize=True)
+@given(
+    steps=st.integers(4, 14),
+    shortened=st.integers(0, 6),
+    channels=st.sampled_from([4, 8, 12]),
+    videos=st.integers(1, 3),
+    kernel=st.sampled_from([1, 3]),
+    bins=st.sampled_from([(32, 4), (5, 3)]),
+)
+def test_forward_and_gradients_equal_the_plain_formulation(steps, shortened, channels, videos, kernel, bins):
     torch.manual_seed(steps)
-    model = GTAD(GTADConfig(feature_dim=channels, steps=steps, max_duration=longest, hidden_1d=32, hidden_3d=24))
-    for parameter in model.parameters():
-        parameter.data *= 1.7  # as initialised, the outputs are almost constant and would hide an error
-    features = torch.randn(videos, channels, steps) * 2
-    output = model(features, all_true(videos, steps))
-    assert output.iou_map.std(dim=(2, 3)).min() > 0.02
-    weigh = torch.randn_like(output.iou_map)
-    (output.iou_map * weigh).sum().add((output.start - output.end).square().sum()).backward()
-    gradients = [parameter.grad.clone() for parameter in model.parameters()]
-
-    model.zero_grad()
-    model.double()
-    plain = plain_forward(model, features.double())
-    (plain.iou_map * weigh).sum().add((plain.start - plain.end).square().sum()).backward()
-    for part in ("iou_map", "start", "end"):
-        torch.testing.assert_close(getattr(output, part).double(), getattr(plain, part), rtol=0, atol=1e-5)
-    for (name, parameter), gradient in zip(model.named_parameters(), gradients, strict=True):
-        size = parameter.grad.abs().max().item()
-        torch.testing.assert_close(gradient.double(), parameter.grad, rtol=1e-5, atol=1e-5 * size, msg=name)
+    small = {"hidden_1d": 16, "hidden_2d": 12, "hidden_3d": 24, "inner_bins": bins[0], "context_bins": bins[1]}
+    longest = max(1, steps - shortened)
+    model = GTAD(GTADConfig(feature_dim=channels, steps=steps, max_duration=longest, map_kernel=kernel, **small))
+    assert_equals_the_plain_formulation(model, plain_gtad, plain_matrices(model.config), videos)
 
 
 def test_a_padded_step_is_refused():
@@ -150,11 +129,12 @@ def test_targets_worked_by_hand(four_steps):
             [1 / 2, 0, 0, 0],
         ]
     )
-    torch.testing.assert_close(targets.iou_map[0], expected)
+    start, end = four_steps.segments.unbind(dim=1)
+    torch.testing.assert_close(targets.iou[0], expected[end - start - 1, start])
     # The start region is [-0.5, 2.5], the steps are [-0.5, 1.5], [0.5, 2.5], [1.5, 3.5], [2.5, 4.5].
     assert targets.start[0].tolist() == [1, 1, 1 / 2, 0]
     assert targets.end[0].tolist() == [0, 1 / 2, 1, 1]
-    assert not targets.iou_map[1].any()
+    assert not targets.iou[1].any()
     assert not targets.start[1].any()
     assert not targets.end[1].any()
 
@@ -163,7 +143,7 @@ def test_targets_of_several_segments_take_the_highest_and_clip(four_steps):
     both = four_steps.targets([torch.tensor([[-3.0, 1.0], [2.0, 9.0]])], [torch.tensor([0, 0])])
     first = four_steps.targets([torch.tensor([[0.0, 1.0]])], [torch.tensor([0])])
     second = four_steps.targets([torch.tensor([[2.0, 4.0]])], [torch.tensor([0])])
-    for part in ("iou_map", "start", "end"):
+    for part in ("iou", "start", "end"):
         assert torch.equal(getattr(both, part), torch.maximum(getattr(first, part), getattr(second, part)))
 
 
@@ -175,10 +155,10 @@ def test_impossible_segments_are_refused(four_steps, segment):
 
 def test_losses_worked_by_hand(four_steps):
     targets = four_steps.targets([torch.tensor([[1.0, 3.0]])], [torch.tensor([0])])
-    iou_map = torch.stack([targets.iou_map[0] + 0.2, torch.full((4, 4), 0.2)])
-    iou_map[1, 1, 1] = 0.9  # the one cell of IoU above 0.9
-    output = GTADOutput(
-        iou_map[None], start=torch.tensor([[0.8, 0.6, 0.3, 0.1]]), end=torch.tensor([[0.2, 0.4, 0.5, 0.7]])
+    iou = torch.stack([targets.iou[0] + 0.2, torch.full((10,), 0.2)])
+    iou[1, four_steps.segments.tolist().index([1, 3])] = 0.9  # the one segment of IoU above 0.9
+    output = ProposalScores(
+        iou[None], start=torch.tensor([[0.8, 0.6, 0.3, 0.1]]), end=torch.tensor([[0.2, 0.4, 0.5, 0.7]])
     )
     losses = four_steps.loss(output, targets, torch.Generator())
     # A label of exactly 1/2 is negative: starts are steps 0 and 1, ends are steps 2 and 3.
@@ -192,47 +172,34 @@ def test_losses_worked_by_hand(four_steps):
     assert losses["total"].item() == pytest.approx(start + end + 10 * regression + classification, abs=1e-4)
 
 
-def regression_loss(model, iou, estimate, seed):
-    some = torch.full((1, 4), 0.5)
-    output = GTADOutput(torch.stack([estimate, torch.full_like(iou, 0.5)])[None], some, some)
-    loss = model.loss(output, GTADTargets(iou[None], some, some), torch.Generator().manual_seed(seed))
-    return loss["regression"].item()
-
-
-def test_regression_takes_all_of_a_group_that_is_smaller_than_the_high_one(four_steps):
-    iou = torch.zeros(4, 4)
-    iou[0] = torch.tensor([0.8, 0.9, 1.0, 0.5])
-    iou[1, 0] = 0.25
-    error = torch.zeros(4, 4)
-    error[0] = torch.tensor([0.0, 0.0, 0.0, 0.3])
-    error[1, 0] = 0.1
-    error[3, 3] = 0.7  # no segment
-    expected = 0.5 * (0.3**2 + 0.1**2) / 5
-    assert regression_loss(four_steps, iou, iou + error, 0) == pytest.approx(expected, rel=1e-5)
-
-
-def test_regression_draws_as_many_of_each_group_on_average_and_from_the_generator(four_steps):
-    iou = torch.zeros(4, 4)
-    iou[0] = 1.0  # 4 high cells
-    iou[1:] = 0.5  # 12 middle cells, 4 expected
-    error = (iou == 0.5).float()
-    # Half the share of middle cells among the chosen: 0.5 * m / (4 + m) with m around 4.
-    losses = [regression_loss(four_steps, iou, iou - error, seed) for seed in range(200)]
-    drawn = [8 * loss / (1 - 2 * loss) for loss in losses]
-    assert sum(drawn) / len(drawn) == pytest.approx(4, abs=0.4)
-    assert len(set(losses)) > 3
-    assert losses[3] == regression_loss(four_steps, iou, iou - error, 3)
+def test_targets_and_losses_of_the_thumos_release_worked_by_hand(four_steps):
+    small = {"hidden_1d": 8, "hidden_3d": 8}
+    model = GTAD(GTADConfig(feature_dim=4, steps=4, max_duration=2, objective="thumos", **small))
+    targets = model.targets([torch.tensor([[1.0, 3.0]])], [torch.tensor([0])])
+    # The start region is [-0.5, 2.5], the steps are [-0.5, 0.5], [0.5, 1.5], [1.5, 2.5], [2.5, 3.5].
+    assert targets.start[0].tolist() == [1, 1, 1, 0]
+    assert targets.end[0].tolist() == [0, 0, 1, 1]
+    assert model.segments.tolist() == [[0, 1], [1, 2], [2, 3], [3, 4], [0, 2], [1, 3], [2, 4]]
+    torch.testing.assert_close(targets.iou[0], torch.tensor([0, 1 / 2, 1 / 2, 0, 1 / 3, 1, 1 / 3]))
+    iou = torch.stack([targets.iou[0] + 0.2, torch.full((7,), 0.2)])
+    iou[1, 5] = 0.9
+    half = torch.full((1, 4), 0.5)
+    losses = model.loss(ProposalScores(iou[None], half, half), targets, torch.Generator())
+    # 1 positive and 6 negatives, each number with 10 more.
+    classification = -0.5 * (log(0.9) / 11 + 6 * log(0.8) / 16)
+    regression = 0.5 * 0.2**2
+    assert losses["classification"].item() == pytest.approx(classification, abs=1e-5)
+    assert losses["total"].item() == pytest.approx(-2 * log(0.5) + regression + 10 * classification, abs=1e-4)
 
 
 def test_decode_worked_by_hand():
     model = GTAD(GTADConfig(feature_dim=4, steps=8, max_duration=8, hidden_1d=8, hidden_3d=8))
-    iou_map = torch.full((1, 2, 8, 8), 0.99)  # what is no candidate must not come back
+    iou = torch.full((1, 2, 36), 0.99)  # what is no candidate must not come back
     start = torch.tensor([[0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1, 0.8]])  # candidates 2, and 0 always; 7 never
     end = torch.tensor([[0.9, 0.1, 0.1, 0.1, 0.1, 0.6, 0.1, 0.1]])  # candidates 5, and 7 always; 0 never
     for (first, last), regression in {(0, 5): 0.5, (0, 7): 0.4, (2, 5): 0.9, (2, 7): 0.8}.items():
-        iou_map[0, 0, last - first - 1, first] = regression
-        iou_map[0, 1, last - first - 1, first] = 0.5
-    (proposals,) = model.decode(GTADOutput(iou_map, start, end))
+        iou[0, :, model.segments.tolist().index([first, last])] = torch.tensor([regression, 0.5])
+    (proposals,) = model.decode(ProposalScores(iou, start, end))
     # (2, 5) is first; it lowers (2, 7) and (0, 5) with IoU 3/5, (0, 7) with IoU 3/7. Then come (2, 7), (0, 5), (0, 7).
     second = 0.40 * exp(-((3 / 5) ** 2) / 0.8)
     third = 0.25 * exp(-((3 / 5) ** 2) / 0.8) * exp(-((3 / 7) ** 2) / 0.8)
@@ -242,31 +209,29 @@ def test_decode_worked_by_hand():
     assert proposals.labels.tolist() == [-1] * 4
 
 
-def plain_candidates(probability, always):
-    found = {always}
-    for t in range(1, len(probability) - 1):
-        peak = probability[t] > probability[t - 1] and probability[t] > probability[t + 1]
-        if peak or probability[t] > 0.5 * max(probability):
-            found.add(t)
-    return found
-
-
-def test_decode_equals_the_plain_loops():
+@pytest.mark.parametrize("filtered", [True, False])
+def test_decode_equals_the_plain_loops(filtered):
     generator = torch.Generator().manual_seed(0)
-    model = GTAD(GTADConfig(feature_dim=4, steps=16, max_duration=10, hidden_1d=8, hidden_3d=8, max_proposals=20))
-    output = GTADOutput(
-        torch.rand(3, 2, 10, 16, generator=generator),
+    small = {"hidden_1d": 8, "hidden_3d": 8, "max_proposals": 20}
+    options = {} if filtered else {"boundary_filter": False, "proposals_shorter_than": 7}
+    model = GTAD(GTADConfig(feature_dim=4, steps=16, max_duration=10, **small, **options))
+    listed = model.segments.tolist()
+    output = ProposalScores(
+        torch.rand(3, 2, len(listed), generator=generator),
         torch.rand(3, 16, generator=generator) ** 3,
         torch.rand(3, 16, generator=generator) ** 3,
     )
-    for video, proposals in enumerate(model.decode(output)):
-        starts = plain_candidates(output.start[video].tolist(), 0)
-        ends = plain_candidates(output.end[video].tolist(), 15)
-        pairs = [(s, s + d + 1) for d in range(10) for s in range(16) if s in starts and s + d + 1 in ends]
-        scores = [(output.iou_map[video, 0, e - s - 1, s] * output.iou_map[video, 1, e - s - 1, s]) for s, e in pairs]
-        expected = plain_soft_nms(pairs, [score.item() for score in scores], 0.8, 20)
+    decoded = model.decode(output)
+    for video, proposals in enumerate(decoded):
+        starts = plain_candidates(output.start[video].tolist(), 0) if filtered else range(16)
+        ends = plain_candidates(output.end[video].tolist(), 15) if filtered else range(16)
+        longest = 10 if filtered else 6
+        pairs = [(s, s + d) for d in range(1, longest + 1) for s in range(16) if s in starts and s + d in ends]
+        scores = [output.iou[video, :, listed.index(list(pair))].prod().item() for pair in pairs]
+        expected = plain_soft_nms(pairs, scores, 0.8, 20)
         assert [tuple(segment) for segment in proposals.segments.tolist()] == [pairs[index] for index, _ in expected]
         assert proposals.scores.tolist() == pytest.approx([score for _, score in expected], rel=1e-9)
+        assert set(pairs) <= {tuple(segment) for segment in model.grid().tolist()}
 
 
 def test_overfits_visible_segments():

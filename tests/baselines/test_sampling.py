@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.sampling import SampledLayer, align_bins
+from baselines.sampling import SampledLayer, align_bins, matching_points
 
 
 def plain_value(track, position):
@@ -70,6 +70,17 @@ def test_a_short_window_counts_as_one_step():
     )
 
 
+def test_matching_points_worked_by_hand():
+    # [-1.5, 3] in 2 bins of 2 points, at -1.5, 0, 1.5 and 3; then [-0.5, 2.5], at -0.5, 0.5, 1.5 and 2.5, of 3 steps.
+    windows = torch.tensor([[-1.5, 3.0], [-0.5, 2.5], [torch.nan, torch.nan], [-1.0, -0.25]])
+    matrix = matching_points(windows, steps=3, bins=2, points=2).to_dense().view(4, 3, 2).transpose(1, 2)
+    assert matrix[0].tolist() == [[1 / 2, 0, 0], [0, 1 / 4, 1 / 4]]
+    assert matrix[1].tolist() == [[1 / 2 + 1 / 4, 1 / 4, 0], [0, 1 / 4, 1 / 4 + 1 / 4]]
+    assert not matrix[2].any()
+    # -1 is outside, -0.75 to -0.25 are moved to 0.
+    assert matrix[3].tolist() == [[1 / 2, 0, 0], [1, 0, 0]]
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     steps=st.integers(2, 12),
@@ -104,6 +115,36 @@ def test_layer_equals_the_plain_formulation_with_gradients(videos, steps, channe
     torch.testing.assert_close(layer(*sources).double(), expected, rtol=1e-5, atol=1e-5)
     for value, other in zip((*sources, layer.weight, layer.bias), plain, strict=True):
         torch.testing.assert_close(value.grad.double(), other.grad, rtol=1e-5, atol=1e-5)
+
+
+def a_layer_and_sources(seed=0):
+    torch.manual_seed(seed)
+    windows = torch.tensor([[start - 1.0, end + 1.0] for start in range(6) for end in range(start + 1, 7)])
+    layer = SampledLayer(8, 5, [align_bins(windows, steps=6, bins=bins) for bins in (4, 3)], steps=6)
+    return layer, [torch.randn(3, 6, 8, requires_grad=True) for _ in range(2)]
+
+
+def test_sources_may_lie_in_memory_in_any_order():
+    layer, sources = a_layer_and_sources()
+    turned = [source.detach().mT.contiguous().mT.requires_grad_() for source in sources]
+    results = []
+    for some in (sources, turned):
+        result = layer(*some)
+        results.append([result, *torch.autograd.grad(result.square().sum(), [*some, *layer.parameters()])])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_low_precision_is_close():
+    layer, sources = a_layer_and_sources()
+    exact = layer(*sources)
+    gradients = torch.autograd.grad(exact.square().sum(), [*sources, *layer.parameters()])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = layer(*sources)
+    assert result.dtype == torch.bfloat16
+    others = torch.autograd.grad(result.float().square().sum(), [*sources, *layer.parameters()])
+    for one, other in zip([exact, *gradients], [result.float(), *others], strict=True):
+        assert (one - other).abs().max() < 0.03 * one.abs().max()
 
 
 def test_same_bits_each_time():
