@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeGuard, cast
 
 import h5py
 import numpy as np
@@ -180,11 +180,12 @@ class FeatureFiles:
         """
         doubtful: list[str] = []
         for done, (video, annotated) in enumerate(videos.items(), start=1):
-            rows = self.rows(video)
-            self.duration(video, annotated)
-            decoded = self._decoded(video)
-            if decoded is not None:
-                self._check_count(video, len(rows), decoded)
+            entry = self._entry(video)
+            found, decoded = len(self._read(entry, 0, None)), _decoded(entry)
+            if decoded is None:
+                self.duration(video, annotated)
+            else:
+                self._check_count(video, found, decoded)
                 if annotated and _far(annotated, decoded):
                     doubtful.append(f"{video!r}: {annotated:g} s and {decoded:g} s")
             report(done, len(videos))
@@ -205,20 +206,7 @@ class FeatureFiles:
         Raises:
             UserError: no such video, another shape, no row, a value that is not finite, or a damaged file.
         """
-        entry = self._entry(video)
-        where = f"{entry.file.filename}, entry {video!r}"
-        if entry.ndim != 2 or len(entry) == 0 or entry.shape[1] != self.feature_dim:
-            raise UserError(
-                f"{where}: expected (T, {self.feature_dim}) with T of at least 1, found shape {entry.shape}: extract "
-                "this video again."
-            )
-        try:
-            rows: Rows = np.asarray(entry[first:end], dtype=np.float32)
-        except OSError as error:
-            raise UserError(f"{where} cannot be read ({error}): make or copy the file again.") from error
-        if not np.isfinite(rows).all():
-            raise UserError(f"{where} holds NaN or infinity: extract this video again.")
-        return rows
+        return self._read(self._entry(video), first, end)
 
     def duration(self, video: str, annotated: float | None) -> float:
         """Return the length of ``video`` in seconds: as annotated (and not 0), else as decoded.
@@ -226,7 +214,7 @@ class FeatureFiles:
         Raises:
             UserError: neither is known.
         """
-        duration = annotated or self._decoded(video)
+        duration = annotated or _decoded(self._entry(video))
         if duration is None:
             raise UserError(
                 f"{self.paths[0]}, entry {video!r}: neither the annotations nor the features say how long the video "
@@ -253,6 +241,21 @@ class FeatureFiles:
         start = (clips.clip_frames - clips.stride_frames) / 2 / clips.frame_rate
         return Timeline(start, clips.stride_frames / clips.frame_rate, count)
 
+    def _read(self, entry: h5py.Dataset, first: int, end: int | None) -> Rows:
+        shape = entry.shape
+        if len(shape) != 2 or shape[0] == 0 or shape[1] != self.feature_dim:
+            raise UserError(
+                f"{_place(entry)}: expected (T, {self.feature_dim}) with T of at least 1, found shape {shape}: extract "
+                "this video again."
+            )
+        try:
+            rows: Rows = np.asarray(entry[first:end], dtype=np.float32)
+        except OSError as error:
+            raise UserError(f"{_place(entry)} cannot be read ({error}): make or copy the file again.") from error
+        if not np.isfinite(rows).all():
+            raise UserError(f"{_place(entry)} holds NaN or infinity: extract this video again.")
+        return rows
+
     def _check_count(self, video: str, found: int, decoded: float) -> None:
         clips = self._clips_of(video)
         if clips is None:
@@ -260,21 +263,10 @@ class FeatureFiles:
         expected = clips.count(decoded)
         if abs(found - expected) > max(SPARE_ROWS, SPARE_SHARE * expected):
             raise UserError(
-                f"{self._file(video).filename}, entry {video!r}: expected about {expected} rows, as clips of "
-                f"{clips.clip_frames} frames every {clips.stride_frames} at {clips.frame_rate:g} frames a second make "
-                f"in {decoded:g} s, found {found}: correct the file's attributes, or extract this video again."
+                f"{_place(self._entry(video))}: expected about {expected} rows, as clips of {clips.clip_frames} frames "
+                f"every {clips.stride_frames} at {clips.frame_rate:g} frames a second make in {decoded:g} s, found "
+                f"{found}: correct the attributes of the file, or extract this video again."
             )
-
-    def _decoded(self, video: str) -> float | None:
-        """Return the length in seconds that the extraction found, if the entry has it."""
-        entry = self._entry(video)
-        decoded = _plain(entry.attrs.get("duration"))
-        if decoded is not None and not _is_positive(decoded):
-            raise UserError(
-                f'{entry.file.filename}, entry {video!r}: expected a "duration" in seconds above 0, found {decoded!r}: '
-                "extract this video again."
-            )
-        return cast("float | None", decoded)
 
     def _clips_of(self, video: str) -> _Clips | None:
         return self._clips[self._file(video).filename]
@@ -314,27 +306,42 @@ class _Clips:
 
 def _read_clips(file: h5py.File) -> _Clips | None:
     """Return what a file's rows stand for; None if it does not say."""
-    names = [field.name for field in fields(_Clips)]
-    found = {name: _plain(file.attrs[name]) for name in names if name in file.attrs}
-    if not found:
+    found = {field.name: _plain(file.attrs.get(field.name)) for field in fields(_Clips)}
+    if all(value is None for value in found.values()):
         return None
-    for name in names:
-        if not _is_positive(found.get(name)):
+    for name, value in found.items():
+        if not _is_positive(value) or (name != "frame_rate" and value != int(value)):
             raise UserError(
-                f"{file.filename}: expected the attributes {', '.join(names)} as numbers above 0, or none of them, "
-                f"found {f'{name} {found[name]!r}' if name in found else f'no {name}'}: correct the attributes."
+                f"{file.filename}: expected the attributes clip_frames and stride_frames as whole numbers and "
+                f"frame_rate as a number, all above 0, or none of the three, found {name} {value!r}: correct it."
             )
-    clip_frames, stride_frames, frame_rate = (cast("float", found[name]) for name in names)
+    clip_frames, stride_frames, frame_rate = (cast("float", value) for value in found.values())
     return _Clips(int(clip_frames), int(stride_frames), float(frame_rate))
 
 
-def _is_positive(value: object) -> bool:
+def _decoded(entry: h5py.Dataset) -> float | None:
+    """Return the length in seconds that the extraction found, if the entry has it."""
+    decoded = _plain(entry.attrs.get("duration"))
+    if decoded is None:
+        return None
+    if not _is_positive(decoded):
+        raise UserError(
+            f'{_place(entry)}: expected a "duration" in seconds above 0, found {decoded!r}: extract this video again.'
+        )
+    return decoded
+
+
+def _is_positive(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _far(annotated: float, decoded: float) -> bool:
     """Whether two lengths of one video differ by more than containers and rounding explain."""
     return abs(annotated - decoded) > max(2.0, 0.1 * max(annotated, decoded))
+
+
+def _place(entry: h5py.Dataset) -> str:
+    return f"{entry.file.filename}, entry {entry.name[1:]!r}"
 
 
 def _numbers(file: h5py.File, name: str) -> h5py.Dataset:
@@ -346,6 +353,26 @@ def _numbers(file: h5py.File, name: str) -> h5py.Dataset:
             f"{file.filename}, entry {name!r}: expected (T, D) numbers, found {found}: write one dataset a video."
         )
     return entry
+
+
+def write_like(
+    path: Path, template: FeatureFiles, encoder: str, weights: str, make: Callable[[tuple[int, ...]], Rows]
+) -> None:
+    """Write other rows for the videos of a feature set, with its attributes but for who made them; atomically.
+
+    Args:
+        path: the file to write.
+        template: whose videos, shapes and durations are taken over.
+        encoder: see `RowMeaning`.
+        weights: see `RowMeaning`.
+        make: (T, D) → rows; called for one video after the other, in the order of their names.
+    """
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update({**template.meaning(), "encoder": encoder, "weights": weights})
+        for name in sorted(template.videos):
+            like = template._entry(name)
+            entry = file.create_dataset(name, data=make(like.shape))
+            entry.attrs.update(like.attrs)
 
 
 def read_vectors(path: Path) -> dict[str, Rows]:
