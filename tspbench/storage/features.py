@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, TypeGuard, cast
+from typing import Final
 
 import h5py
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from tspbench.clips import clip_centres
 from tspbench.errors import UserError
 from tspbench.progress import Advance
 from tspbench.storage.atomic import replacing
+from tspbench.storage.row_clips import RowClips, is_positive, read_row_clips
 from tspbench.timeline import Timeline
 
 Rows = NDArray[np.float32]
 FORMAT: Final = "tspbench features 1"
-# How many rows more or fewer than the attributes tell are believed; the greater of both.
-SPARE_ROWS: Final = 2
-SPARE_SHARE: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ class FeatureFiles:
     def __init__(self, paths: Iterable[Path]) -> None:
         self.paths = tuple(paths)
         self._files: list[h5py.File] = []
-        self._clips: dict[str, _Clips | None] = {}  # by path
+        self._clips: dict[str, RowClips | None] = {}  # by path
         self._where: dict[str, h5py.File] = {}
         self._dim: int | None = None
 
@@ -157,15 +153,12 @@ class FeatureFiles:
 
     def meaning(self) -> dict[str, object]:
         """Return the first file's attributes; empty for files without, such as the released TSP features."""
-        attributes = self._open()[0].attrs
-        return {key: _plain(attributes[key]) for key in attributes}
+        return _attributes(self._open()[0])
 
     def check(self, videos: Mapping[str, float | None], report: Advance) -> list[str]:
         """Read every row of some videos once, so that what is wrong with them is said before anything is trained.
 
-        With attributes the number of rows is known. One that is off by at most `SPARE_ROWS` or `SPARE_SHARE` passes:
-        `tspbench extract` is off by one at most, but others round frames otherwise, keep or drop the last clip, or
-        believe a header that promises a frame too many.
+        With attributes the number of rows is known, but for the few that `RowClips.explain` forgives.
 
         Args:
             videos: video → its annotated length in seconds, if it has one; each has to have features.
@@ -231,15 +224,12 @@ class FeatureFiles:
         clips = self._clips_of(video)
         if clips is None:
             return (np.arange(count, dtype=np.float64) + 0.5) * (duration / count)
-        return clip_centres(count, clips.clip_frames, clips.stride_frames, clips.frame_rate)
+        return clips.centres(count)
 
     def row_timeline(self, video: str, duration: float) -> Timeline:
         """Return the time line whose steps are the rows: the middle of step k is what row k stands for."""
         count, clips = self.count(video), self._clips_of(video)
-        if clips is None:
-            return Timeline.whole(duration, count)
-        start = (clips.clip_frames - clips.stride_frames) / 2 / clips.frame_rate
-        return Timeline(start, clips.stride_frames / clips.frame_rate, count)
+        return Timeline.whole(duration, count) if clips is None else clips.timeline(count)
 
     def _read(self, entry: h5py.Dataset, first: int, end: int | None) -> Rows:
         shape = entry.shape
@@ -258,17 +248,14 @@ class FeatureFiles:
 
     def _check_count(self, video: str, found: int, decoded: float) -> None:
         clips = self._clips_of(video)
-        if clips is None:
-            return
-        expected = clips.count(decoded)
-        if abs(found - expected) > max(SPARE_ROWS, SPARE_SHARE * expected):
+        if clips is not None and not clips.explain(found, decoded):
             raise UserError(
-                f"{_place(self._entry(video))}: expected about {expected} rows, as clips of {clips.clip_frames} frames "
-                f"every {clips.stride_frames} at {clips.frame_rate:g} frames a second make in {decoded:g} s, found "
-                f"{found}: correct the attributes of the file, or extract this video again."
+                f"{_place(self._entry(video))}: expected about {clips.count(decoded)} rows, as clips of "
+                f"{clips.clip_frames} frames every {clips.stride_frames} at {clips.frame_rate:g} frames a second make "
+                f"in {decoded:g} s, found {found}: correct the attributes of the file, or extract this video again."
             )
 
-    def _clips_of(self, video: str) -> _Clips | None:
+    def _clips_of(self, video: str) -> RowClips | None:
         return self._clips[self._file(video).filename]
 
     def _file(self, video: str) -> h5py.File:
@@ -283,7 +270,7 @@ class FeatureFiles:
     def _open(self) -> list[h5py.File]:
         if not self._files:
             files = [_open_file(path) for path in self.paths]
-            self._clips = {file.filename: _read_clips(file) for file in files}
+            self._clips = {file.filename: read_row_clips(file.filename, _attributes(file)) for file in files}
             self._where = {name: file for file in files for name in file}
             if not self._where:
                 raise UserError(f"{self.paths[0]} holds no features: expected one dataset a video.")
@@ -291,48 +278,16 @@ class FeatureFiles:
         return self._files
 
 
-@dataclass(frozen=True)
-class _Clips:
-    """The numbers of `RowMeaning` that say which instant a row stands for."""
-
-    clip_frames: int
-    stride_frames: int
-    frame_rate: float
-
-    def count(self, duration: float) -> int:
-        """Return how many rows a video has, short ones padded to a clip; right to a row, as frames are rounded."""
-        return 1 + max(0, int(duration * self.frame_rate - self.clip_frames) // self.stride_frames)
-
-
-def _read_clips(file: h5py.File) -> _Clips | None:
-    """Return what a file's rows stand for; None if it does not say."""
-    found = {field.name: _plain(file.attrs.get(field.name)) for field in fields(_Clips)}
-    if all(value is None for value in found.values()):
-        return None
-    for name, value in found.items():
-        if not _is_positive(value) or (name != "frame_rate" and value != int(value)):
-            raise UserError(
-                f"{file.filename}: expected the attributes clip_frames and stride_frames as whole numbers and "
-                f"frame_rate as a number, all above 0, or none of the three, found {name} {value!r}: correct it."
-            )
-    clip_frames, stride_frames, frame_rate = (cast("float", value) for value in found.values())
-    return _Clips(int(clip_frames), int(stride_frames), float(frame_rate))
-
-
 def _decoded(entry: h5py.Dataset) -> float | None:
     """Return the length in seconds that the extraction found, if the entry has it."""
     decoded = _plain(entry.attrs.get("duration"))
     if decoded is None:
         return None
-    if not _is_positive(decoded):
+    if not is_positive(decoded):
         raise UserError(
             f'{_place(entry)}: expected a "duration" in seconds above 0, found {decoded!r}: extract this video again.'
         )
     return decoded
-
-
-def _is_positive(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _far(annotated: float, decoded: float) -> bool:
@@ -404,6 +359,10 @@ def _write_video(file: h5py.File, name: str, video: VideoFeatures) -> None:
     dataset = file.create_dataset(name, data=video.rows.astype(np.float32, copy=False))
     dataset.attrs["duration"] = video.duration
     dataset.attrs["decoder"] = video.decoder
+
+
+def _attributes(file: h5py.File) -> dict[str, object]:
+    return {key: _plain(value) for key, value in file.attrs.items()}
 
 
 def _plain(value: object) -> object:
