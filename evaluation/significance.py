@@ -28,6 +28,7 @@ Decided here:
 - Neither the order of videos nor that of seeds changes anything to the last bit, as long as the metric keeps to it.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -171,16 +172,50 @@ def paired_bootstrap(
     Raises:
         ValueError: the statistics are of other videos or metrics, or ``repetitions`` are too few for ``level``.
     """
+    return every_difference(score, [a, b], generator, repetitions, level, report)[0, 1]
+
+
+def every_difference(
+    score: Score,
+    systems: Sequence[Any],
+    generator: np.random.Generator,
+    repetitions: int = 1000,
+    level: float = 0.95,
+    report: Report | None = None,
+) -> dict[tuple[int, int], dict[str, Difference]]:
+    """Compare each system with each that follows it, all on the same resamples of the same videos.
+
+    Args:
+        score: (statistics, video_weights) → result, as ``Metric.score``.
+        systems: of each the statistics, or a sequence of those of several seeds.
+        generator: where chance comes from.
+        repetitions: number R of resamples; each takes one call of ``score`` a seed of every system.
+        level: probability that the interval of a difference holds it, within (0, 1).
+        report: called with (resamples done, resamples in all).
+
+    Returns:
+        Places (a, b) in ``systems``, a < b → metric → what both have, and how sure the difference b - a is.
+
+    Raises:
+        ValueError: the statistics are of other videos or metrics, or ``repetitions`` are too few for ``level``.
+    """
     check_repetitions(repetitions, level)
-    systems = first, second = _resample(score, [_seeds(a), _seeds(b)], generator, repetitions, report)
-    chance = _chance(systems, generator, repetitions)
-    differences = {
-        name: second.means(name) - first.means(name) + _seed_error(systems, name) * chance for name in first.estimates
-    }
-    return {
-        name: _difference(first.estimate(name), second.estimate(name), resampled, level, first.videos)
-        for name, resampled in differences.items()
-    }
+    resampled = _resample(score, [_seeds(system) for system in systems], generator, repetitions, report)
+    found = {}
+    for a, b in itertools.combinations(range(len(systems)), 2):
+        pair = first, second = resampled[a], resampled[b]
+        chance = _chance(pair, generator, repetitions)
+        found[a, b] = {
+            name: _difference(
+                first.estimate(name),
+                second.estimate(name),
+                second.means(name) - first.means(name) + _seed_error(pair, name) * chance,
+                level,
+                first.videos,
+            )
+            for name in first.estimates
+        }
+    return found
 
 
 def _seeds(statistics: Any) -> Sequence[Any]:

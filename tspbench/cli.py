@@ -21,6 +21,7 @@ from tspbench.cli_options import (
     Out,
     Precision,
     ProtocolName,
+    References,
     Seed,
     Subset,
     TaskName,
@@ -206,10 +207,15 @@ def evaluate(
         list[str], typer.Option("--features", metavar="NAME=F.h5[,G.h5]", help="A row: name and H5 files; repeatable.")
     ],
     out: Out,
-    localizer: Annotated[str, typer.Option("--localizer", help="See `tspbench list localizers`.")] = "gtad",
-    class_scores: Annotated[
-        Path | None, typer.Option("--class-scores", help="Video-level class scores (JSON); none: class-agnostic.")
+    localizer: Annotated[
+        str | None,
+        typer.Option("--localizer", help="See `tspbench list localizers`; default: gtad, or bmn."),
     ] = None,
+    class_scores: Annotated[
+        Path | None,
+        typer.Option("--class-scores", help="Video-level scores (JSON, or UntrimmedNet .npy); none: class-agnostic."),
+    ] = None,
+    references: References = None,
     changes: Changes = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -227,6 +233,7 @@ def evaluate(
         out,
         localizer=localizer,
         class_scores=class_scores,
+        references=[reference.value for reference in references or []],
         changes=changes or [],
         seed=seed,
         device=device,

@@ -19,6 +19,16 @@ class TrainedTask(StrEnum):
     """What localizers are trained for."""
 
     TAL = "tal"
+    PROPOSALS = "proposals"
+
+
+class Reference(StrEnum):
+    """Rows of a table that need no feature set."""
+
+    WHOLE_VIDEO = "whole-video"
+    UNIFORM_GRID = "uniform-grid"
+    RANDOM_FEATURES = "random-features"
+    UPPER_MARK = "upper-mark"
 
 
 class UnknownVideos(StrEnum):
@@ -70,5 +80,9 @@ ProtocolName = Annotated[
 Unknown = Annotated[
     UnknownVideos,
     typer.Option("--unknown-videos", help="Predictions for videos that the ground truth lacks: drop or count them."),
+]
+References = Annotated[
+    list[Reference] | None,
+    typer.Option("--reference", help="A row to compare with, of no feature set of yours; repeatable."),
 ]
 EncoderName = Annotated[str | None, typer.Option("--encoder", help="See `tspbench list encoders`.")]

@@ -5,24 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from tspbench.datasets import CARD, DATASETS, Dataset, find_videos, generate, open_dataset
 from tspbench.encoders import AnyEncoder, load_encoder, new_encoder
 from tspbench.progress import progress
 from tspbench.recipe import KINETICS, RANDOM, PretrainStage, Recipe
+from tspbench.reference_rows import REFERENCES
 from tspbench.report import ResultTable, write_table
-from tspbench.stages.evaluate import Evaluation, evaluate_tal, slug
+from tspbench.stages.evaluate import COMPARISON, Evaluation, evaluate, slug
 from tspbench.stages.extract import Extraction, TrainedEncoder, class_scores, extract
 from tspbench.stages.pretrain import ENCODER_FILE, global_features, prepare_lesson, pretrain
+from tspbench.stages.random_features import FEATURES_FILE, random_features
 from tspbench.stages.stage import run_stage
 from tspbench.storage.class_scores import write_class_scores
-from tspbench.storage.features import FeatureFiles, RowMeaning, VideoFeatures, write_features
+from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_file, hash_videos
 from tspbench.storage.recipes import write_toml
 from tspbench.storage.records import claim
 
-FEATURES_FILE: Final = "features.h5"
 CLASS_SCORES_FILE: Final = "class_scores.json"
 
 
@@ -46,16 +45,22 @@ class Experiment:
         for name in self.recipe.pretrain:
             self.checkpoint(name)
         scores_from = self.recipe.class_scores_from
-        what = Evaluation(
-            dataset=self.dataset(self.recipe.target),
-            localizer=self.recipe.localizer,
-            class_scores=None if scores_from is None else self._class_scores(scores_from),
-            seed=self.recipe.seed,
-            device=self.device,
-            out=self.out,
-        )
+        class_scores = None if scores_from is None else self._class_scores(scores_from)
+        evaluations = [
+            Evaluation(
+                task=task,
+                dataset=self.dataset(self.recipe.target),
+                localizer=localizer,
+                class_scores=class_scores,
+                references=self.recipe.references,
+                seed=self.recipe.seed,
+                device=self.device,
+                out=self.out,
+            )
+            for task, localizer in self.recipe.tasks.items()
+        ]
         rows = {row.name: [self.features(row.features)] for row in self.recipe.rows}
-        evaluate_tal(what, rows, self.recipe.title, self.recipe.notes)
+        evaluate(evaluations, rows, self.recipe.title, self.recipe.notes)
         return write_table(self.out)
 
     def dataset(self, key: str) -> Dataset:
@@ -148,27 +153,8 @@ class Experiment:
         return folder / FEATURES_FILE
 
     def _random_features(self) -> Path:
-        """Write features that know nothing but how many rows a video has: the floor, a prior of segments."""
         template = self.features(next(row.features for row in self.recipe.rows if row.features != RANDOM))
-        folder = self.out / "features" / RANDOM
-
-        def work(_key: str) -> Mapping[str, object]:
-            files = FeatureFiles([template])
-            meaning = {key: value for key, value in files.meaning().items() if key not in ("format", "skipped")}
-            rng = np.random.default_rng([self.recipe.seed, 30])
-            drawn = {
-                video: VideoFeatures(
-                    rng.standard_normal(files.rows(video).shape, dtype=np.float32), files.duration(video, None), "none"
-                )
-                for video in sorted(files.videos)
-            }
-            random = RowMeaning(**{**meaning, "encoder": RANDOM, "weights": f"seed {self.recipe.seed}"})  # type: ignore[arg-type]
-            write_features(folder / FEATURES_FILE, drawn, random)
-            return {"videos": len(drawn)}
-
-        inputs = {"rows as in": hash_file(template)}
-        run_stage("random features", folder, {"seed": self.recipe.seed}, inputs, [FEATURES_FILE], work)
-        return folder / FEATURES_FILE
+        return random_features([template], self.out / "features" / RANDOM, self.recipe.seed)
 
     def _class_scores(self, source: str) -> Path:
         """Write every video's mean clip probabilities of one encoder's action head: the same labels for every row."""
@@ -214,6 +200,17 @@ def planned_stages(recipe: Recipe) -> list[tuple[str, str]]:
             plan_features(row.features)
     if any(row.features == RANDOM for row in recipe.rows):
         planned.append(("random features", f"features/{RANDOM}"))
-    for row in recipe.rows:
-        planned += [(verb, f"rows/{slug(row.name)}/{verb}") for verb in ("train", "predict", "score")]
+    return planned + _planned_evaluation(recipe)
+
+
+def _planned_evaluation(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return the stages of the table: (stage, folder below the run's), in order."""
+    rows = [slug(row.name) for row in recipe.rows]
+    planned = [("check features", f"checked/{row}") for row in rows]
+    for task in recipe.tasks:
+        planned += [(verb, f"{task}/{row}/{verb}") for row in rows for verb in ("train", "predict", "score")]
+        for reference in recipe.references:
+            planned += [(verb, f"{task}/{slug(REFERENCES[reference])}/{verb}") for verb in ("predict", "score")]
+        if len(rows) > 1:
+            planned.append(("compare", f"{task}/{COMPARISON}"))
     return planned

@@ -1,4 +1,4 @@
-"""What a recipe says: data sets, pretrainings, extraction, localizer, rows."""
+"""What a recipe says: data sets, pretrainings, extraction, localizers, rows."""
 
 import copy
 import tomllib
@@ -14,7 +14,8 @@ from tspbench.datasets.synthetic import SyntheticSettings
 from tspbench.encoders import ENCODERS
 from tspbench.errors import UserError
 from tspbench.pretraining import METHODS
-from tspbench.stages.evaluate import slug
+from tspbench.reference_rows import FREE_REFERENCES
+from tspbench.stages.evaluate import TASKS, check_rows
 from tspbench.stages.pretrain import PretrainSettings
 from tspbench.stages.train import LocalizerSettings, localizer_config
 from tspbench.storage.recipes import read_toml
@@ -68,7 +69,8 @@ class Recipe(Settings):
         pretrain: name → stage, in the order in which they run.
         extract: features of the target set.
         class_scores_from: pretraining whose action head gives every video its class scores; none: class-agnostic.
-        localizer: the same for every row.
+        tasks: task → the localizer that is trained for it, the same for every row; the columns of the table.
+        references: rows that no network is trained for, see `tspbench.reference_rows`.
         rows: of the table.
     """
 
@@ -83,7 +85,8 @@ class Recipe(Settings):
     pretrain: dict[str, PretrainStage]
     extract: ExtractSettings = ExtractSettings()
     class_scores_from: str | None = None
-    localizer: LocalizerSettings = LocalizerSettings()
+    tasks: dict[str, LocalizerSettings] = Field(default_factory=dict)
+    references: tuple[str, ...] = Field(default=(), strict=False)
     rows: tuple[RowSettings, ...] = Field(default=(), strict=False)
 
 
@@ -150,19 +153,20 @@ def check_names(recipe: Recipe, where: str) -> None:
         earlier.append(name)
     if recipe.class_scores_from is not None:
         choose(f"pretraining ('class_scores_from' in {where})", recipe.class_scores_from, earlier)
-    folders: dict[str, str] = {}
+    for reference in recipe.references:
+        choose(f"reference row in {where}; random features are a row of their own", reference, FREE_REFERENCES)
+    check_rows([row.name for row in recipe.rows], recipe.references, where)
     for row in recipe.rows:
-        if slug(row.name) in folders:
-            raise UserError(
-                f"{where}: the rows {folders[slug(row.name)]!r} and {row.name!r} would share a folder: rename one."
-            )
-        folders[slug(row.name)] = row.name
         _check_encoder(row.features, [RANDOM, KINETICS, *earlier], f"features of row {row.name!r} in {where}")
     if recipe.rows and all(row.features == RANDOM for row in recipe.rows):
         raise UserError(
             f"{where}: every row has random features, which take their shape from others: add an encoder's."
         )
-    localizer_config(recipe.localizer, ENCODERS[recipe.encoder].feature_dim)
+    if recipe.rows and not recipe.tasks:
+        raise UserError(f"{where}: there are rows but no task to fill them: add [tasks.tal].")
+    for task, localizer in recipe.tasks.items():
+        choose(f"task in {where}", task, TASKS)
+        localizer_config(localizer, ENCODERS[recipe.encoder].feature_dim)
 
 
 def _check_encoder(name: str, known: Sequence[str], where: str) -> None:

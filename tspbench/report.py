@@ -1,9 +1,9 @@
 """Run records → tables: Markdown for a paper, the same for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Group
 from rich.table import Table
@@ -11,25 +11,70 @@ from rich.table import Table
 from tspbench.errors import UserError
 from tspbench.storage.atomic import write_text
 from tspbench.storage.records import Record, read_record
-from tspbench.storage.runs import Run, read_run
+from tspbench.storage.runs import Run, TaskTable, read_run
 
 TABLE_FILE: Final = "table.md"
 UNFINISHED: Final = "—"
 INTERVAL: Final = "95 % interval"
 INTERVAL_NOTE: Final = (
-    f"{INTERVAL}: of the average, over 1,000 resamples of the scored videos; how much other seeds change is not in it."
+    f"{INTERVAL}: of the average (mAP) or the AUC, over 1,000 resamples of the scored videos; how much other seeds "
+    "change is not in it."
 )
-COLUMNS: Final = {"mAP@0.50": "mAP@0.50", "mAP@0.75": "@0.75", "mAP@0.95": "@0.95", "average_mAP": "average"}
+DIFFERENCE_NOTE: Final = (
+    "Differences are in points, on the same resamples of the videos for both rows; p: how often a difference of this "
+    "size comes about by chance in the choice of videos. With one seed a row, chance in training is not in it."
+)
+COLUMNS: Final = {
+    "tal": {"mAP@0.50": "mAP@0.50", "mAP@0.75": "@0.75", "mAP@0.95": "@0.95", "average_mAP": "average"},
+    "proposals": {"AR@1": "AR@1", "AR@10": "AR@10", "AR@100": "AR@100", "AUC": "AUC"},
+}
+MAIN: Final = {"tal": "average_mAP", "proposals": "AUC"}  # the metric that intervals and differences are of
+MAIN_HEADING: Final = {"tal": "average mAP", "proposals": "AUC"}
+LABELS: Final = "|labels:"  # the field of a signature in which reference rows may differ
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The columns of one task as text.
+
+    Attributes:
+        table: of the run.
+        header: headings of the columns.
+        cells: name of the row → its cells, as many as headings.
+        signature: of every row; None while none is finished.
+        differences: (row b, row a) → difference b - a, its interval and its p-value.
+        missing: a sentence for each row that lacks predictions for some videos.
+    """
+
+    table: TaskTable
+    header: list[str]
+    cells: dict[str, list[str]]
+    signature: str | None
+    differences: dict[tuple[str, str], list[str]]
+    missing: list[str]
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """The cells of a table as text, and what stands around them."""
+    """A run's table: what stands around it, and its columns by task."""
 
     run: Run
-    header: list[str]
-    cells: list[list[str]]
-    signature: str | None
+    tasks: list[TaskResult]
+
+    @property
+    def rows(self) -> list[str]:
+        """The names of all rows, in their order."""
+        return list(dict.fromkeys(row.name for task in self.tasks for row in task.table.rows))
+
+    @property
+    def header(self) -> list[str]:
+        """The headings of all columns."""
+        return ["features", *(head for task in self.tasks for head in task.header)]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The rows of the whole table; a row that a task does not have shows "—" there."""
+        return [[name, *(cell for task in self.tasks for cell in _cells(task, name))] for name in self.rows]
 
 
 def result_table(folder: Path) -> ResultTable:
@@ -39,18 +84,7 @@ def result_table(folder: Path) -> ResultTable:
         UserError: not a run, or rows whose scores do not mean the same (other protocol, other ground truth).
     """
     run = read_run(folder)
-    records = {row.name: read_record(folder / row.folder / "score") for row in run.rows}
-    signatures = {str(record.figures["signature"]): name for name, record in records.items() if record}
-    if len(signatures) > 1:
-        (first, row), (second, other) = list(signatures.items())[:2]
-        raise UserError(
-            f"{folder}: the rows {row!r} ({first}) and {other!r} ({second}) cannot stand in one table: score them by "
-            "one protocol on one ground truth."
-        )
-    columns = _columns(next((record for record in records.values() if record), None))
-    cells = [[name, *(_cell(record, key) for key in columns), _interval(record)] for name, record in records.items()]
-    header = ["features", *columns.values(), INTERVAL]
-    return ResultTable(run, header, cells, next(iter(signatures), None))
+    return ResultTable(run, [_task_result(folder, table) for table in run.tables])
 
 
 def write_table(folder: Path) -> ResultTable:
@@ -61,56 +95,157 @@ def write_table(folder: Path) -> ResultTable:
 
 
 def markdown(table: ResultTable) -> str:
-    """Render a table as Markdown, with its heading, what the rows share, its signature and its notes."""
-    lines = [f"# {table.run.title}", ""]
-    lines += ["| " + " | ".join(_escaped(cell) for cell in cells) + " |" for cells in [table.header]]
-    lines += ["|" + "|".join(["---", *["---:"] * (len(table.header) - 1)]) + "|"]
-    lines += ["| " + " | ".join(_escaped(cell) for cell in cells) + " |" for cells in table.cells]
-    shared = ", ".join(f"{key}: {value}" for key, value in table.run.facts.items())
-    lines += ["", f"In percent. {shared[:1].upper()}{shared[1:]}."]
-    if table.signature:
-        lines += ["", f"Signature: `{table.signature}`"]
-    for note in (INTERVAL_NOTE, *table.run.notes):
+    """Render a table as Markdown, with its heading, what the rows share, signatures, differences and notes."""
+    lines = [f"# {table.run.title}", "", *_markdown_table(table.header, table.cells), "", "In percent."]
+    for task in table.tasks:
+        shared = ", ".join(f"{key}: {value}" for key, value in task.table.facts.items())
+        heading = MAIN_HEADING[task.table.task]
+        lines += ["", f"{heading[:1].upper()}{heading[1:]}: {shared}."]
+        if task.signature:
+            lines += ["", f"Signature: `{task.signature}`"]
+        lines += [line for sentence in task.missing for line in ("", " ".join(sentence.split()))]
+    lines += ["", INTERVAL_NOTE]
+    if header := _difference_header(table):
+        lines += ["", *_markdown_table(header, _difference_cells(table)), "", DIFFERENCE_NOTE]
+    for note in table.run.notes:
         lines += ["", note]
     return "\n".join(lines) + "\n"
 
 
 def terminal(table: ResultTable) -> Group:
-    """Render a table and its notes for the terminal."""
-    drawn = Table(title=table.run.title)
-    for k, head in enumerate(table.header):
-        drawn.add_column(head, justify="right" if k else "left", no_wrap=bool(k))
-    for cells in table.cells:
-        drawn.add_row(*cells)
-    return Group(drawn, INTERVAL_NOTE, *table.run.notes)
+    """Render a table and its notes for the terminal, the columns of each task as a table of their own."""
+    parts: list[Any] = []
+    for task in table.tasks:
+        names = [row.name for row in task.table.rows]
+        heading = f"{table.run.title}: {MAIN_HEADING[task.table.task]}, {task.table.facts.get('localizer', '')}"
+        parts.append(_drawn(heading, ["features", *task.header], [[name, *_cells(task, name)] for name in names]))
+        parts += task.missing
+    if header := _difference_header(table):
+        parts.append(_drawn("Differences", header, _difference_cells(table)))
+    return Group(*parts, INTERVAL_NOTE, *table.run.notes)
 
 
-def _columns(record: Record | None) -> Mapping[str, str]:
-    """Return metric → heading; a protocol without tIoU 0.95 (THUMOS14) shows all its thresholds."""
-    metrics = _metrics(record) if record else {}
-    if not metrics or set(COLUMNS) <= set(metrics):
-        return COLUMNS
-    thresholds = {key: key for key in metrics if key != "average_mAP"}
-    return {**thresholds, "average_mAP": "average"}
+def _task_result(folder: Path, table: TaskTable) -> TaskResult:
+    records = {row.name: read_record(folder / row.folder / "score") for row in table.rows}
+    finished = {name: record for name, record in records.items() if record}
+    columns = _columns(table.task, finished)
+    main = MAIN[table.task]
+    comparison = read_record(folder / table.comparison)
+    return TaskResult(
+        table,
+        [*columns.values(), INTERVAL],
+        {
+            name: [*(_percent(record, key) for key in columns), _interval(record, main)]
+            for name, record in records.items()
+        },
+        _signature(folder, table, finished),
+        _differences(comparison, main, finished),
+        [sentence for name, record in finished.items() if (sentence := _missing(name, record))],
+    )
 
 
-def _cell(record: Record | None, metric: str) -> str:
+def _signature(folder: Path, table: TaskTable, finished: Mapping[str, Record]) -> str | None:
+    """Return the one signature of all rows; where the labels of a reference row come from may differ."""
+    signatures = {row: str(finished[row.name].figures["signature"]) for row in table.rows if row.name in finished}
+    without_labels = {signature.partition(LABELS)[0]: row.name for row, signature in signatures.items()}
+    trained = {signature: row.name for row, signature in signatures.items() if not row.reference}
+    for found in (without_labels, trained):
+        if len(found) > 1:
+            (first, row_name), (second, other) = list(found.items())[:2]
+            raise UserError(
+                f"{folder}: the rows {row_name!r} ({first}) and {other!r} ({second}) cannot stand in one table: score "
+                "them by one protocol on one ground truth."
+            )
+    return next(iter([*trained, *without_labels]), None)
+
+
+def _columns(task: str, finished: Mapping[str, Record]) -> Mapping[str, str]:
+    """Return metric → heading; a protocol without the usual ones (THUMOS14) shows all that it has."""
+    metrics = _metrics(next(iter(finished.values()))) if finished else {}
+    if not metrics or set(COLUMNS[task]) <= set(metrics):
+        return COLUMNS[task]
+    main = MAIN[task]
+    return {**{key: key for key in metrics if key != main}, main: COLUMNS[task][main]}
+
+
+def _cells(task: TaskResult, name: str) -> list[str]:
+    return task.cells.get(name, [UNFINISHED] * len(task.header))
+
+
+def _percent(record: Record | None, metric: str) -> str:
     value = _metrics(record).get(metric) if record else None
     return UNFINISHED if value is None else f"{100 * value:.2f}"
 
 
-def _interval(record: Record | None) -> str:
+def _interval(record: Record | None, main: str) -> str:
     intervals = record.figures.get("intervals") if record else None
     if not isinstance(intervals, dict) or not intervals:
         return UNFINISHED
-    low, high = intervals["average_mAP"]
+    return _range(*intervals[main])
+
+
+def _range(low: float | None, high: float | None) -> str:
     return UNFINISHED if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}"
+
+
+def _differences(
+    comparison: Record | None, main: str, finished: Mapping[str, Record]
+) -> dict[tuple[str, str], list[str]]:
+    """Return what the comparison says of rows that are finished; the others' is of an earlier run."""
+    pairs: Any = comparison.figures["differences"] if comparison else []
+    found = {}
+    for pair in pairs:
+        if pair["a"] in finished and pair["b"] in finished:
+            values = pair["metrics"][main]
+            p = UNFINISHED if values["p"] is None else "< 0.001" if values["p"] < 0.0005 else f"{values['p']:.3f}"
+            size = UNFINISHED if values["difference"] is None else f"{100 * values['difference']:+.2f}"
+            found[pair["b"], pair["a"]] = [size, _range(values["low"], values["high"]), p]
+    return found
+
+
+def _difference_header(table: ResultTable) -> list[str]:
+    """Return the headings of the table of differences; none where there are no differences."""
+    told = [task for task in table.tasks if task.differences]
+    heads = [head for task in told for head in (MAIN_HEADING[task.table.task], INTERVAL, "p")]
+    return ["difference", *heads] if heads else []
+
+
+def _difference_cells(table: ResultTable) -> list[list[str]]:
+    told = [task for task in table.tasks if task.differences]
+    pairs = dict.fromkeys(pair for task in told for pair in task.differences)
+    return [
+        [f"{b} − {a}", *(cell for task in told for cell in task.differences.get((b, a), [UNFINISHED] * 3))]
+        for b, a in pairs
+    ]
+
+
+def _missing(name: str, record: Record) -> str:
+    """Say for how many videos a row has no prediction; "" if it has one for each."""
+    counts: Any = record.figures.get("counts", {})
+    if not counts.get("missing_videos"):
+        return ""
+    videos = f"{counts['missing_videos']} of the {counts['videos']} scored videos"
+    return f"{name}: no prediction for {videos}; they count as missed."
 
 
 def _metrics(record: Record) -> Mapping[str, float]:
     metrics = record.figures["metrics"]
     assert isinstance(metrics, dict)  # noqa: S101 - the score stage writes nothing else
     return metrics
+
+
+def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    rows = ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in [header, *cells]]
+    return [rows[0], "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|", *rows[1:]]
+
+
+def _drawn(title: str, header: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+    drawn = Table(title=title)
+    for k, head in enumerate(header):
+        drawn.add_column(head, justify="right" if k else "left", no_wrap=bool(k))
+    for row in cells:
+        drawn.add_row(*row)
+    return drawn
 
 
 def _escaped(text: str) -> str:

@@ -14,6 +14,8 @@ from tspbench.progress import progress, say
 
 # ruff: noqa: PLC0415 - `score`, `report` and `list` must not wait for torch, which the others load
 DEMO: Final = "demo"
+_LOCALIZERS: Final = {"tal": "gtad", "proposals": "bmn"}  # task → the localizer of TSP's paper
+_TITLES: Final = {"tal": "Temporal action localization", "proposals": "Action proposals"}
 
 
 def run_recipe(recipe: str, out: Path, changes: Sequence[str], device: str) -> None:
@@ -133,27 +135,48 @@ def evaluate_features(
     features: Sequence[str],
     out: Path,
     *,
-    localizer: str,
+    localizer: str | None,
     class_scores: Path | None,
+    references: Sequence[str],
     changes: Sequence[str],
     seed: int,
     device: str,
 ) -> None:
     """Make one table of several feature sets."""
+    from baselines import LOCALIZERS
+    from tspbench.config import choose
     from tspbench.device import choose_device
     from tspbench.recipe import applied
+    from tspbench.reference_rows import RANDOM_FEATURES, REFERENCES
     from tspbench.report import TABLE_FILE, terminal, write_table
-    from tspbench.stages.evaluate import Evaluation, evaluate_tal
+    from tspbench.stages.evaluate import Evaluation, check_rows, evaluate
+    from tspbench.stages.published import published
+    from tspbench.stages.random_features import random_features
     from tspbench.stages.train import LocalizerSettings
 
     rows = _rows(features)
-    published = LocalizerSettings(name=localizer).model_dump(mode="json")
-    settings = validated(LocalizerSettings, applied(published, changes), "the settings of evaluate")
+    check_rows(list(rows), references, "the command")
+    name = choose("localizer", localizer or _LOCALIZERS[task], LOCALIZERS)
     opened = _open(dataset, seed)
-    what = Evaluation(opened, settings, class_scores, seed, choose_device(device), out)
-    evaluate_tal(what, rows, f"Temporal action localization with {localizer} on {opened.name}", [])
+    base = published(name, opened.protocol).model_dump(mode="json")
+    settings = validated(LocalizerSettings, applied(base, changes), "the settings of evaluate")
+    if RANDOM_FEATURES in references:
+        template = next(iter(rows.values()))
+        random = random_features(template, out / "features" / "random", seed)
+        rows = {REFERENCES[RANDOM_FEATURES]: [random], **rows}
+    what = Evaluation(
+        task=task,
+        dataset=opened,
+        localizer=settings,
+        class_scores=class_scores,
+        references=[reference for reference in references if reference != RANDOM_FEATURES],
+        seed=seed,
+        device=choose_device(device),
+        out=out,
+    )
+    evaluate([what], rows, f"{_TITLES[task]} on {opened.name}", [])
     Console().print(terminal(write_table(out)))
-    say(f"Table: {out / TABLE_FILE} ({task}); records and predictions are in {out}.")
+    say(f"Table: {out / TABLE_FILE}; records and predictions are in {out / task}.")
 
 
 def report_run(folder: Path) -> None:

@@ -1,12 +1,18 @@
 """Class-agnostic proposals × video-level class scores → labelled detections."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from tspbench.storage.class_scores import ClassScores
+
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+ANY_ACTION: Final = "action"  # the one label where classes are not told apart
 
 
 class Detections(NamedTuple):
@@ -14,7 +20,48 @@ class Detections(NamedTuple):
 
     segments: Floats
     scores: Floats
-    labels: NDArray[np.int64]
+    labels: Integers
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Where the labels of detections come from; the choice decides the score, and stands in its signature.
+
+    Args:
+        labels: class names in the order of their indices; `ANY_ACTION` alone where classes are not told apart.
+        class_scores: of each video, whose proposals get its most likely classes; None: the localizer tells classes
+            apart itself, or nobody does.
+        top: how many classes a video gets.
+        signature: the choice as a field of a signature.
+        told: the choice for people.
+    """
+
+    labels: tuple[str, ...]
+    class_scores: ClassScores | None
+    top: int
+    signature: str
+    told: str
+
+    @property
+    def agnostic(self) -> bool:
+        """Whether classes are not told apart."""
+        return self.labels == (ANY_ACTION,)
+
+    def label(self, video: str, segments: Floats, scores: Floats, classes: Integers) -> Detections:
+        """Give labels to the proposals of ``video``.
+
+        Args:
+            video: its name.
+            segments: (N, 2) in seconds.
+            scores: (N,).
+            classes: (N,), negative where the localizer does not tell classes apart.
+
+        Raises:
+            UserError: the class scores lack the video or a class.
+        """
+        if self.class_scores is not None:
+            return label_proposals(segments, scores, self.class_scores.of(video, self.labels), self.top)
+        return Detections(segments, scores, np.zeros_like(classes) if self.agnostic else classes)
 
 
 def mean_clip_probabilities(

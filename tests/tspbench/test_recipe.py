@@ -22,6 +22,8 @@ CONTENT = {
         "second": {"method": "tsp", "data": "target", "init": "first", "fit": FIT},
     },
     "class_scores_from": "second",
+    "tasks": {"tal": {"name": "gtad", "fit": {**FIT, "learning_rates": {"localizer": 0.1}}}},
+    "references": ["whole-video"],
     "rows": [{"name": "floor", "features": "random"}, {"name": "TSP", "features": "second"}],
 }
 
@@ -53,13 +55,13 @@ def test_settings_are_changed_by_their_path(tmp_path):
         CONTENT,
         "seed=7",
         "title=A plain title",
-        " localizer.config.steps = 128 ",
+        " tasks.tal.config.steps = 128 ",
         "pretrain.second.fit.learning_rates.stem=1e-3",
         'pretrain.second.heads=["region"]',
         "pretrain.first.fit.milestones=[1, 2]",
         'class_scores_from="first"',
     )
-    assert (recipe.seed, recipe.title, recipe.localizer.config) == (7, "A plain title", {"steps": 128})
+    assert (recipe.seed, recipe.title, recipe.tasks["tal"].config) == (7, "A plain title", {"steps": 128})
     assert recipe.pretrain["second"].fit.learning_rates == {"stem": 1e-3, "backbone": 0.1, "heads": 0.1}
     assert recipe.pretrain["second"].heads == ("region",)
     assert recipe.pretrain["first"].fit.milestones == (1, 2)
@@ -124,14 +126,22 @@ def test_a_change_through_a_value_is_one_sentence(change):
         ("pretrain.second.init=missing.pth", ["'missing.pth'", "weight file"]),
         ("class_scores_from=third", ["'third'", "class_scores_from"]),
         ('rows=[{name="a", features="third"}]', ["'third'", "row 'a'"]),
-        ("localizer.name=gtat", ["'gtat'", "did you mean 'gtad'?"]),
-        ("localizer.config.step=4", ["'step'", "did you mean 'steps'?"]),
-        ('rows=[{name="a", features="random"}, {name="a", features="first"}]', ["'a'", "share a folder"]),
+        ("tasks.tal.name=gtat", ["'gtat'", "did you mean 'gtad'?"]),
+        ("tasks.tal.config.step=4", ["'step'", "did you mean 'steps'?"]),
+        ('rows=[{name="a", features="random"}, {name="a", features="first"}]', ["'a'", "share the folder"]),
         (
             'rows=[{name="a b", features="random"}, {name="A-B", features="first"}]',
-            ["'a b'", "'A-B'", "share a folder"],
+            ["'a b'", "'A-B'", "share the folder"],
         ),
-        ("localizer.config.steps=4", ["localizer gtad", ": max_duration 100 is longer"]),
+        ("tasks={}", ["rows but no task", "[tasks.tal]"]),
+        ('references=["whole"]', ["'whole'", "did you mean 'whole-video'?"]),
+        ('references=["random-features"]', ["'random-features'", "a row of their own"]),
+        ('rows=[{name="Whole video", features="first"}]', ["'Whole video'", "share the folder"]),
+        ('rows=[{name="Comparison", features="first"}]', ["'Comparison'", "share the folder"]),
+        ("tasks.tall.name=gtad", ["'tasks.tall.fit' is missing"]),
+        ("tasks.tal.time.mode=padded", ["gtad", "padding"]),
+        ("tasks.tal.time.window_stride=3", ["window_stride", "rescale"]),
+        ("tasks.tal.config.steps=4", ["localizer gtad", ": max_duration 100 is longer"]),
     ],
 )
 def test_what_does_not_fit_is_one_sentence_before_any_work(tmp_path, change, parts):

@@ -2,31 +2,59 @@ import pytest
 from rich.console import Console
 
 from tests.tspbench.helpers import one_sentence
-from tspbench.report import markdown, result_table, terminal, write_table
+from tspbench.report import DIFFERENCE_NOTE, INTERVAL_NOTE, markdown, result_table, terminal, write_table
 from tspbench.storage.records import Record, write_record
-from tspbench.storage.runs import Row, Run, write_run
+from tspbench.storage.runs import Row, Run, TaskTable, write_run
 
 ACTIVITYNET = {"mAP@0.50": 0.5, "mAP@0.55": 0.45, "mAP@0.75": 0.3333333, "mAP@0.95": 0.1, "average_mAP": 0.3581}
+RECALL = {"AR@1": 0.2, "AR@10": 0.4, "AR@100": 0.6, "AUC": 0.55}
+SIGNATURE = "mAP|anet|labels:none"
 
 
-def score(folder, row, metrics, signature="mAP|anet", interval=(0.3, 0.412345)):
-    figures = {"metrics": metrics, "signature": signature, "intervals": {"average_mAP": interval}}
-    record = Record("score", "finished", "f", {}, {}, {}, figures, 1.0, {})
-    write_record(folder / "rows" / row / "score", record)
+def record(folder, stage, figures):
+    write_record(folder, Record(stage, "finished", "f", {}, {}, {}, figures, 1.0, {}))
+
+
+def score(folder, row, metrics, signature=SIGNATURE, interval=(0.3, 0.412345), missing=0):
+    main = "AUC" if "AUC" in metrics else "average_mAP"
+    figures = {"metrics": metrics, "signature": signature, "intervals": {main: interval}}
+    record(folder / row / "score", "score", {**figures, "counts": {"videos": 9, "missing_videos": missing}})
+
+
+def compare(folder, task, main, *differences):
+    keys = ("difference", "low", "high", "p")
+    pairs = [
+        {"a": a, "b": b, "metrics": {main: dict(zip(keys, values, strict=True))}} for (a, b), *values in differences
+    ]
+    record(folder / task / "comparison", "compare", {"differences": pairs})
 
 
 @pytest.fixture
 def run(tmp_path):
-    rows = [Row("TAC", "rows/tac"), Row("TSP | max\nGVF", "rows/tsp"), Row("random", "rows/random")]
-    write_run(tmp_path, Run("tal", "A title", rows, {"localizer": "gtad", "seed": "0"}, ["A first note.", "Another."]))
+    rows = [Row("TAC", "tal/tac"), Row("TSP | max\nGVF", "tal/tsp"), Row("random", "tal/random")]
+    tal = TaskTable("tal", rows, {"localizer": "gtad", "seed": "0"}, "tal/comparison")
+    write_run(tmp_path, Run("A title", [tal], ["A first note.", "Another."]))
+    return tmp_path
+
+
+@pytest.fixture
+def two_tasks(tmp_path):
+    tal = [Row("Whole video", "tal/whole", reference=True), Row("TAC", "tal/tac"), Row("TSP", "tal/tsp")]
+    proposals = [Row("TAC", "proposals/tac"), Row("TSP", "proposals/tsp")]
+    tables = [
+        TaskTable("tal", tal, {"localizer": "gtad"}, "tal/comparison"),
+        TaskTable("proposals", proposals, {"localizer": "bmn"}, "proposals/comparison"),
+    ]
+    write_run(tmp_path, Run("Two", tables, []))
     return tmp_path
 
 
 def test_a_table_by_hand(run):
-    score(run, "tac", ACTIVITYNET)
-    score(run, "tsp", {**ACTIVITYNET, "average_mAP": 0.12345})
-    score(run, "random", dict.fromkeys(ACTIVITYNET, 0.0), interval=(None, None))
-    assert write_table(run).signature == "mAP|anet"
+    score(run, "tal/tac", ACTIVITYNET)
+    score(run, "tal/tsp", {**ACTIVITYNET, "average_mAP": 0.12345}, missing=2)
+    score(run, "tal/random", dict.fromkeys(ACTIVITYNET, 0.0), interval=(None, None))
+    compare(run, "tal", "average_mAP", (("TAC", "TSP | max\nGVF"), -0.2345, -0.3, -0.1, 0.0004))
+    assert write_table(run).tasks[0].signature == SIGNATURE
     assert (run / "table.md").read_text() == (
         "# A title\n"
         "\n"
@@ -36,12 +64,21 @@ def test_a_table_by_hand(run):
         "| TSP \\| max GVF | 50.00 | 33.33 | 10.00 | 12.35 | 30.00 to 41.23 |\n"
         "| random | 0.00 | 0.00 | 0.00 | 0.00 | — |\n"
         "\n"
-        "In percent. Localizer: gtad, seed: 0.\n"
+        "In percent.\n"
         "\n"
-        "Signature: `mAP|anet`\n"
+        "Average mAP: localizer: gtad, seed: 0.\n"
         "\n"
-        "95 % interval: of the average, over 1,000 resamples of the scored videos; how much other seeds change is "
-        "not in it.\n"
+        f"Signature: `{SIGNATURE}`\n"
+        "\n"
+        "TSP | max GVF: no prediction for 2 of the 9 scored videos; they count as missed.\n"
+        "\n"
+        f"{INTERVAL_NOTE}\n"
+        "\n"
+        "| difference | average mAP | 95 % interval | p |\n"
+        "|---|---:|---:|---:|\n"
+        "| TSP \\| max GVF − TAC | -23.45 | -30.00 to -10.00 | < 0.001 |\n"
+        "\n"
+        f"{DIFFERENCE_NOTE}\n"
         "\n"
         "A first note.\n"
         "\n"
@@ -49,8 +86,36 @@ def test_a_table_by_hand(run):
     )
 
 
+def test_several_tasks_share_their_rows(two_tasks):
+    for row in ("whole", "tac", "tsp"):
+        score(two_tasks, f"tal/{row}", ACTIVITYNET)
+    for row in ("tac", "tsp"):
+        score(two_tasks, f"proposals/{row}", RECALL, "AR|anet")
+    compare(two_tasks, "tal", "average_mAP", (("TAC", "TSP"), 0.01, -0.01, 0.03, 0.25))
+    compare(two_tasks, "proposals", "AUC", (("TAC", "TSP"), None, None, None, None))
+    text = markdown(result_table(two_tasks)).splitlines()
+    heads = [
+        "mAP@0.50",
+        "@0.75",
+        "@0.95",
+        "average",
+        "95 % interval",
+        "AR@1",
+        "AR@10",
+        "AR@100",
+        "AUC",
+        "95 % interval",
+    ]
+    assert text[2] == f"| features | {' | '.join(heads)} |"
+    tal = "50.00 | 33.33 | 10.00 | 35.81 | 30.00 to 41.23"
+    assert text[4] == f"| Whole video | {tal} | — | — | — | — | — |"
+    assert text[5] == f"| TAC | {tal} | 20.00 | 40.00 | 60.00 | 55.00 | 30.00 to 41.23 |"
+    assert "| difference | average mAP | 95 % interval | p | AUC | 95 % interval | p |" in text
+    assert "| TSP − TAC | +1.00 | -1.00 to 3.00 | 0.250 | — | — | — |" in text
+
+
 def test_an_unfinished_row_shows_dashes_and_no_average_of_what_is_there(run):
-    score(run, "tac", ACTIVITYNET)
+    score(run, "tal/tac", ACTIVITYNET)
     table = result_table(run)
     assert table.cells[0] == ["TAC", "50.00", "33.33", "10.00", "35.81", "30.00 to 41.23"]
     assert table.cells[1:] == [[name, *["—"] * 5] for name in ("TSP | max\nGVF", "random")]
@@ -59,30 +124,46 @@ def test_an_unfinished_row_shows_dashes_and_no_average_of_what_is_there(run):
 def test_a_run_that_has_just_begun_has_a_table_too(run):
     table = result_table(run)
     assert {cell for row in table.cells for cell in row[1:]} == {"—"}
-    assert table.signature is None
+    assert table.tasks[0].signature is None
     assert "Signature" not in markdown(table)
+    assert "difference" not in markdown(table)
 
 
 def test_two_signatures_do_not_stand_in_one_table(run):
-    score(run, "tac", ACTIVITYNET)
-    score(run, "random", ACTIVITYNET, "mAP|other")
+    score(run, "tal/tac", ACTIVITYNET)
+    score(run, "tal/random", ACTIVITYNET, "mAP|other|labels:none")
     with one_sentence(run, "'TAC'", "mAP|anet", "'random'", "mAP|other"):
         result_table(run)
 
 
+def test_other_labels_are_another_score_but_for_reference_rows(two_tasks):
+    score(two_tasks, "tal/whole", ACTIVITYNET, "mAP|anet|labels:true")
+    score(two_tasks, "tal/tac", ACTIVITYNET)
+    assert result_table(two_tasks).tasks[0].signature == SIGNATURE
+    score(two_tasks, "tal/tsp", ACTIVITYNET, "mAP|anet|labels:true")
+    with one_sentence(two_tasks, "'TAC'", "labels:none", "'TSP'", "labels:true"):
+        result_table(two_tasks)
+    score(two_tasks, "tal/tsp", ACTIVITYNET)
+    score(two_tasks, "tal/whole", ACTIVITYNET, "mAP|other|labels:true")
+    with one_sentence(two_tasks, "'Whole video'", "mAP|other"):
+        result_table(two_tasks)
+
+
 def test_another_protocol_shows_all_its_thresholds(run):
-    score(run, "tac", {"mAP@0.30": 0.6, "mAP@0.50": 0.4, "average_mAP": 0.5})
+    score(run, "tal/tac", {"mAP@0.30": 0.6, "mAP@0.50": 0.4, "average_mAP": 0.5})
     table = result_table(run)
     assert table.header == ["features", "mAP@0.30", "mAP@0.50", "average", "95 % interval"]
     assert table.cells[0] == ["TAC", "60.00", "40.00", "50.00", "30.00 to 41.23"]
 
 
 def test_the_terminal_shows_the_same(run):
-    score(run, "tac", ACTIVITYNET)
+    score(run, "tal/tac", ACTIVITYNET)
+    score(run, "tal/random", ACTIVITYNET)
+    compare(run, "tal", "average_mAP", (("TAC", "random"), 0.015, 0.01, 0.02, 0.03))
     console = Console(width=100, record=True)
     with console.capture() as captured:
         console.print(terminal(result_table(run)))
-    for text in ("A title", "TAC", "35.81", "—", "TSP | max", "Another."):
+    for text in ("A title", "TAC", "35.81", "—", "TSP | max", "Another.", "random − TAC", "+1.50"):
         assert text in captured.get()
 
 

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from tspbench.video_labels import label_proposals, mean_clip_probabilities
+from tests.tspbench.helpers import one_sentence
+from tspbench.storage.class_scores import ClassScores
+from tspbench.video_labels import ANY_ACTION, Labelling, label_proposals, mean_clip_probabilities
 
 
 def test_every_proposal_gets_the_best_classes_by_hand():
@@ -37,3 +39,25 @@ def test_mean_probabilities_by_hand():
     assert_allclose(probabilities, [(3 / 4 + 1 / 5) / 2, (1 / 4 + 4 / 5) / 2], rtol=1e-6)
     shifted = mean_clip_probabilities(rows, weight, np.log(np.array([1, 3], dtype=np.float32)))
     assert_allclose(shifted, [(1 / 2 + 1 / 13) / 2, (1 / 2 + 12 / 13) / 2], rtol=1e-6)
+
+
+SEGMENTS, SCORES = np.array([[0.0, 1.0], [2.0, 5.0]]), np.array([0.8, 0.5])
+
+
+def test_labels_come_from_the_chosen_source():
+    given = ClassScores(("run", "jump"), {"v": np.array([0.1, 0.6])})
+    agnostic, own = np.array([-1, -1]), np.array([1, 0])
+    of_video = Labelling(("jump", "run"), given, 1, "labels:x", "").label("v", SEGMENTS, SCORES, agnostic)
+    assert_array_equal(of_video.labels, [0, 0])
+    assert_allclose(of_video.scores, [0.48, 0.30])
+    of_localizer = Labelling(("jump", "run"), None, 2, "labels:localizer", "").label("v", SEGMENTS, SCORES, own)
+    assert_array_equal(of_localizer.labels, own)
+    assert_array_equal(of_localizer.scores, SCORES)
+    nobody = Labelling((ANY_ACTION,), None, 2, "labels:none", "")
+    assert nobody.agnostic
+    assert_array_equal(nobody.label("v", SEGMENTS, SCORES, agnostic).labels, [0, 0])
+
+
+def test_a_video_without_class_scores_is_one_sentence():
+    with one_sentence("'w'"):
+        Labelling(("a",), ClassScores(("a",), {"v": np.ones(1)}), 1, "", "").label("w", SEGMENTS, SCORES, -np.ones(2))

@@ -1,75 +1,78 @@
-"""Feature sets → trained, predicted and scored rows of one table."""
+"""Feature sets → one table: each set trained, predicted and scored alike, and the rows compared."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from evaluation.protocols import DETECTION_PROTOCOLS
-from tspbench.batches import FeatureVideos
+from evaluation import METRICS, PROTOCOLS
+from evaluation.protocols import SegmentProtocol
+from evaluation.segments import GroundTruth
+from evaluation.significance import every_difference
+from tspbench.config import choose
 from tspbench.datasets import Dataset
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
-from tspbench.stages.predict import predict
-from tspbench.stages.score import score, score_intervals
-from tspbench.stages.stage import run_stage
-from tspbench.stages.train import (
-    LOCALIZER_FILE,
-    LocalizerSettings,
-    localizer_config,
-    new_localizer,
-    train_localizer,
+from tspbench.reference_rows import REFERENCES, UNTRAINED, UPPER_MARK
+from tspbench.stages.rows import (
+    STATISTICS_FILE,
+    Benchmark,
+    feature_row,
+    file_hashes,
+    reference_row,
+    upper_mark_row,
 )
-from tspbench.storage.annotations import VideoAnnotations, read_annotations
-from tspbench.storage.checkpoints import read_weights
-from tspbench.storage.class_scores import ClassScores, read_class_scores
+from tspbench.stages.stage import run_stage
+from tspbench.stages.train import LocalizerSettings, localizer_config, own_classes
+from tspbench.storage.annotations import Annotations, VideoAnnotations, read_annotations
+from tspbench.storage.class_scores import read_class_scores
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_file
-from tspbench.storage.predictions import read_predictions, write_predictions
-from tspbench.storage.runs import Row, Run, write_run
-from tspbench.storage.statistics import write_statistics
+from tspbench.storage.runs import Row, Run, TaskTable, write_run
+from tspbench.storage.statistics import read_statistics
+from tspbench.video_labels import ANY_ACTION, Labelling
 
-PREDICTIONS_FILE: Final = "predictions.json.gz"
-STATISTICS_FILE: Final = "statistics.npz"
-AGNOSTIC_LABEL: Final = "action"  # every class, where no class scores are given
+TASKS: Final = ("tal", "proposals")
+COMPARISON: Final = "comparison"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One table: the same localizer, seed and video-level class scores on several feature sets.
+    """One task of a table: the same localizer, seed and labels on several feature sets.
 
     Args:
+        task: "tal" or "proposals".
         dataset: with the splits "training" and "validation".
         localizer: what is trained on each feature set.
-        class_scores: file of video-level class scores, the same for every row; None: class-agnostic scores.
+        class_scores: file of video-level class scores, the same for every row; None: those of the localizer, or none.
+        references: keys of `REFERENCES` but for random features, which are a feature set.
         seed: of the localizer.
         device: torch device.
         out: folder of the run.
     """
 
+    task: str
     dataset: Dataset
     localizer: LocalizerSettings
     class_scores: Path | None
+    references: Sequence[str]
     seed: int
     device: str
     out: Path
 
-    def inputs(self) -> dict[str, str]:
-        """Return the hashes of what every row shares."""
-        shared = {"annotations": hash_file(self.dataset.annotations)}
-        return shared if self.class_scores is None else {**shared, "class_scores": hash_file(self.class_scores)}
 
+def evaluate(
+    evaluations: Sequence[Evaluation], rows: Mapping[str, Sequence[Path]], title: str, notes: Sequence[str]
+) -> None:
+    """Train, predict, score and compare each feature set in each task, and keep everything below ``out``.
 
-def evaluate_tal(what: Evaluation, rows: Mapping[str, Sequence[Path]], title: str, notes: Sequence[str]) -> None:
-    """Train, predict and score each feature set, and keep everything below ``what.out``.
-
-    Rows that are finished are skipped. The run's manifest is written first, so that a table can be made at any time.
+    Stages that are finished are skipped. The run's manifest is written first, so that a table can be made at any time.
 
     Args:
-        what: everything that the rows share.
+        evaluations: one a task, in the order of the table's columns; all of one folder and data set.
         rows: name of the row → its H5 files.
         title: heading of the table.
         notes: sentences below the table.
@@ -77,20 +80,21 @@ def evaluate_tal(what: Evaluation, rows: Mapping[str, Sequence[Path]], title: st
     Raises:
         UserError: a mistake in settings or files; those that can be seen from the outside are found before any work.
     """
-    _check(what, rows)
-    told = "none: class-agnostic scores" if what.class_scores is None else f"top {what.localizer.top_labels} classes"
-    facts = {
-        "dataset": what.dataset.name,
-        "protocol": what.dataset.protocol,
-        "localizer": what.localizer.name,
-        "video-level labels": told,
-        "selection": f"{what.localizer.fit.select} epoch",
-        "seed": str(what.seed),
-    }
-    run = Run("tal", title, [Row(name, f"rows/{slug(name)}") for name in rows], facts, list(notes))
-    write_run(what.out, run)
-    for row, paths in zip(run.rows, rows.values(), strict=True):
-        _evaluate_row(what, row.name, FeatureFiles(paths), what.out / row.folder)
+    files = {name: FeatureFiles(paths) for name, paths in rows.items()}
+    benchmarks = [_benchmark(what, files) for what in evaluations]
+    tables = [_table(what, shared, rows) for what, shared in zip(evaluations, benchmarks, strict=True)]
+    write_run(evaluations[0].out, Run(title, tables, list(notes)))
+    _check_features(benchmarks[0], files, evaluations[0].out)
+    for what, shared, table in zip(evaluations, benchmarks, tables, strict=True):
+        for row, feature_files in zip(table.rows[len(what.references) :], files.values(), strict=True):
+            feature_row(shared, row.name, feature_files, what.out / row.folder)
+        for row, reference in zip(table.rows, what.references, strict=False):
+            first = next(iter(files.values()))
+            if reference == UPPER_MARK:
+                upper_mark_row(shared, row.name, first, what.out / row.folder)
+            else:
+                reference_row(shared, reference, row.name, first, what.out / row.folder)
+        _compare(shared, table.rows[len(what.references) :], what.out, what.out / table.comparison)
 
 
 def slug(name: str) -> str:
@@ -98,108 +102,156 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "row"
 
 
-def _check(what: Evaluation, rows: Mapping[str, Sequence[Path]]) -> None:
-    """Find mistakes now that would otherwise wait for the rows before theirs to be trained."""
-    folders: dict[str, str] = {}
-    for name in rows:
-        other = folders.setdefault(slug(name), name)
-        if other != name:
-            raise UserError(f"The rows {other!r} and {name!r} would share the folder {slug(name)!r}: rename one.")
-    for paths in rows.values():
-        localizer_config(what.localizer, FeatureFiles(paths).feature_dim)
-    if what.class_scores is not None:
-        read_class_scores(what.class_scores)
+def check_rows(names: Sequence[str], references: Sequence[str], where: str) -> None:
+    """Refuse unknown references, and rows that would share a folder.
+
+    Raises:
+        UserError: names both rows, and ``where`` they stand.
+    """
+    for reference in references:
+        choose(f"reference row in {where}", reference, REFERENCES)
+    folders: dict[str, str] = {COMPARISON: "the comparison"}
+    for name in [*(REFERENCES[reference] for reference in references), *names]:
+        if other := folders.get(slug(name)):
+            raise UserError(
+                f"{where}: the rows {other!r} and {name!r} would share the folder {slug(name)!r}: rename one."
+            )
+        folders[slug(name)] = name
 
 
-def _evaluate_row(what: Evaluation, name: str, files: FeatureFiles, folder: Path) -> None:
-    """Run the stages train, predict and score of one row."""
+def _table(what: Evaluation, shared: Benchmark, rows: Mapping[str, Sequence[Path]]) -> TaskTable:
+    check_rows(list(rows), what.references, "the table")
+    facts = {
+        "dataset": what.dataset.name,
+        "protocol": shared.protocol,
+        "localizer": what.localizer.name,
+        **({"video-level labels": shared.labelling.told} if what.task == "tal" else {}),
+        "selection": f"{what.localizer.fit.select} epoch",
+        "seed": str(what.seed),
+    }
+    names = [(REFERENCES[reference], True) for reference in what.references] + [(name, False) for name in rows]
+    listed = [Row(name, f"{what.task}/{slug(name)}", reference) for name, reference in names]
+    return TaskTable(what.task, listed, facts, f"{what.task}/{COMPARISON}")
+
+
+def _benchmark(what: Evaluation, files: Mapping[str, FeatureFiles]) -> Benchmark:
+    """Read and check what every row shares, before any of them is trained."""
+    protocols = PROTOCOLS[choose("task", what.task, TASKS)]
+    protocol = protocols[choose(f"protocol of {what.task}", what.dataset.protocol, protocols)]
+    assert isinstance(protocol, SegmentProtocol)  # noqa: S101 - captions are no task of localizers
+    for each in files.values():
+        localizer_config(what.localizer, each.feature_dim)
     annotations = read_annotations(what.dataset.annotations)
-    agnostic = what.class_scores is None
+    classes = own_classes(what.localizer, next(iter(files.values())).feature_dim)
+    ignored = protocol.ignored_label
+    labels = tuple(label for label in annotations.labels if label != ignored)
+    labelling = _labelling(what, labels, classes)
+    truth = annotations.ground_truth(what.dataset.subset("validation"))
     videos = {
-        role: [_agnostic(video) if agnostic else video for video in annotations.subset(what.dataset.subset(role))]
+        role: [_counted(video, ignored, labelling.agnostic) for video in _subset(annotations, what.dataset, role)]
         for role in ("training", "validation")
     }
-    labels = (AGNOSTIC_LABEL,) if agnostic else annotations.labels
-    settings = {**what.localizer.model_dump(mode="json"), "seed": what.seed}
-    inputs = {**what.inputs(), **{f"features {k}": hash_file(path) for k, path in enumerate(files.paths)}}
-
-    def train(key: str) -> Mapping[str, object]:
-        model = new_localizer(what.localizer, files.feature_dim, what.seed)
-        there = _with_features(videos["training"], files, "training")
-        prepared = FeatureVideos(files, there, labels, model.config.steps)
-        with progress(f"train {what.localizer.name} · {name}") as advance:
-            return train_localizer(
-                prepared,
-                model,
-                what.localizer,
-                seed=what.seed,
-                device=what.device,
-                folder=folder / "train",
-                key=key,
-                advance=advance,
-            )
-
-    trained = run_stage("train", folder / "train", settings, inputs, [LOCALIZER_FILE], train)
-
-    def find(_key: str) -> Mapping[str, object]:
-        model = new_localizer(what.localizer, files.feature_dim, what.seed)
-        model.load_state_dict(read_weights(folder / "train" / LOCALIZER_FILE).features)
-        there = _with_features(videos["validation"], files, "validation")
-        prepared = FeatureVideos(files, there, labels, model.config.steps)
-        scores: ClassScores | None = None if what.class_scores is None else read_class_scores(what.class_scores)
-        with progress(f"predict · {name}") as advance:
-            predictions = predict(
-                prepared,
-                model.to(what.device).eval(),
-                labels,
-                scores,
-                what.localizer.top_labels,
-                what.device,
-                what.localizer.fit.batch_size,
-                advance,
-            )
-        write_predictions(folder / "predict" / PREDICTIONS_FILE, predictions)
-        return {"videos": len(prepared), "predictions": len(predictions)}
-
-    weights = {**inputs, "localizer": trained.outputs[LOCALIZER_FILE]}
-    predicted = run_stage("predict", folder / "predict", settings, weights, [PREDICTIONS_FILE], find)
-
-    def rate(_key: str) -> Mapping[str, object]:
-        protocol = DETECTION_PROTOCOLS[what.dataset.protocol]
-        truth = annotations.ground_truth(what.dataset.subset("validation"))
-        if agnostic:
-            truth = replace(truth, labels=labels, label=np.zeros_like(truth.label))
-        found = read_predictions(folder / "predict" / PREDICTIONS_FILE, truth)
-        scored = score("tal", truth, found, protocol)
-        write_statistics(folder / "score" / STATISTICS_FILE, scored.statistics, scored.signature)
-        with progress(f"resample · {name}") as advance:
-            intervals = score_intervals("tal", scored, advance)
-        return {
-            "metrics": scored.result.metrics(),
-            "intervals": intervals,
-            "counts": scored.counts,
-            "signature": scored.signature,
-        }
-
-    files_in = {"annotations": inputs["annotations"], "predictions": predicted.outputs[PREDICTIONS_FILE]}
-    protocol_settings = {"protocol": what.dataset.protocol, "class_agnostic": agnostic}
-    run_stage("score", folder / "score", protocol_settings, files_in, [STATISTICS_FILE], rate)
+    if labelling.class_scores is not None and what.class_scores is not None:
+        there = set().union(*(each.videos for each in files.values()))
+        names = [video.name for video in videos["validation"] if video.name in there]
+        labelling.class_scores.check(what.class_scores, names, labels)
+    inputs = {"annotations": hash_file(what.dataset.annotations)}
+    if labelling.class_scores is not None and what.class_scores is not None:
+        inputs["class_scores"] = hash_file(what.class_scores)
+    return Benchmark(
+        task=what.task,
+        protocol=protocol.name,
+        truth=_agnostic(truth, ignored) if labelling.agnostic and what.task == "tal" else truth,
+        videos=videos,
+        labelling=labelling,
+        localizer=what.localizer,
+        seed=what.seed,
+        device=what.device,
+        inputs=inputs,
+    )
 
 
-def _agnostic(video: VideoAnnotations) -> VideoAnnotations:
-    return replace(video, labels=(AGNOSTIC_LABEL,) * len(video.labels))
+def _labelling(what: Evaluation, labels: tuple[str, ...], classes: int) -> Labelling:
+    """Choose where labels come from: for proposals nowhere, else a file, the localizer, or nowhere.
 
-
-def _with_features(videos: Sequence[VideoAnnotations], files: FeatureFiles, role: str) -> list[VideoAnnotations]:
-    """Return the videos that have features; the others are counted aloud (in the score they count as missed)."""
-    there = [video for video in videos if video.name in files.videos]
-    if not there:
+    Raises:
+        UserError: the localizer tells other classes apart than the data set's, or there are two sources.
+    """
+    top = what.localizer.top_labels
+    if classes and classes != len(labels):
         raise UserError(
-            f"{files.paths[0]} has features of none of the {len(videos)} {role} videos (its first entry is "
-            f"{min(files.videos)!r}, the first video {videos[0].name!r}): give the features of this data set."
+            f"config.classes: expected {len(labels)}, the classes of {what.dataset.annotations}, or 0, found "
+            f"{classes}: change it."
         )
-    if len(there) < len(videos):
-        gone = next(video.name for video in videos if video.name not in files.videos)
-        missing = len(videos) - len(there)
-        say(f"{files.paths[0]}: no features of {missing} of {len(videos)} {role} videos (first: {gone}).")
-    return there
+    if classes and what.class_scores is not None:
+        raise UserError("--class-scores: the localizer tells classes apart itself: leave them out, or config.classes.")
+    if classes:
+        needless = [reference for reference in what.references if reference in UNTRAINED]
+        if needless:
+            raise UserError(f"The reference row {needless[0]!r} needs class scores to get labels from: leave it out.")
+        return Labelling(labels, None, top, "labels:localizer", "the localizer's own")
+    if what.task == "tal" and what.class_scores is not None:
+        digest = hash_file(what.class_scores)[:8]
+        told = f"top {top} classes of {what.class_scores.name}"
+        return Labelling(labels, read_class_scores(what.class_scores), top, f"labels:top-{top}-of-{digest}", told)
+    return Labelling((ANY_ACTION,), None, top, "labels:none", "none: class-agnostic scores")
+
+
+def _subset(annotations: Annotations, dataset: Dataset, role: str) -> list[VideoAnnotations]:
+    return annotations.subset(dataset.subset(role))
+
+
+def _counted(video: VideoAnnotations, ignored: str | None, agnostic: bool) -> VideoAnnotations:
+    """Return a video's annotations without ignored segments; with one label where classes are not told apart."""
+    kept = np.array([label != ignored for label in video.labels], dtype=bool)
+    labels = tuple(ANY_ACTION if agnostic else label for label in video.labels if label != ignored)
+    return replace(video, segments=video.segments[kept], labels=labels)
+
+
+def _agnostic(truth: GroundTruth, ignored: str | None) -> GroundTruth:
+    """Return the same segments with one label, but for the ignored ones."""
+    labels = (ANY_ACTION, ignored) if ignored is not None and ignored in truth.labels else (ANY_ACTION,)
+    is_ignored = np.array([label == ignored for label in truth.labels], dtype=np.int64)
+    return replace(truth, labels=labels, label=is_ignored[truth.label])
+
+
+def _check_features(shared: Benchmark, files: Mapping[str, FeatureFiles], out: Path) -> None:
+    """Read every feature set once, so that no row is trained while another one has a NaN in its last video."""
+    for name, each in files.items():
+        for role, videos in shared.videos.items():
+            if not any(video.name in each.videos for video in videos):
+                raise UserError(
+                    f"{each.paths[0]} has features of none of the {len(videos)} {role} videos (its first entry is "
+                    f"{min(each.videos)!r}, the first video {videos[0].name!r}): give the features of this data set."
+                )
+
+        def work(_key: str, name: str = name, each: FeatureFiles = each) -> Mapping[str, object]:
+            wanted = [video for videos in shared.videos.values() for video in videos if video.name in each.videos]
+            with progress(f"check features · {name}") as advance:
+                doubtful = each.check({video.name: video.duration_seconds for video in wanted}, advance)
+            for sentence in doubtful:
+                say(sentence)
+            return {"videos": len(wanted)}
+
+        inputs = {"annotations": shared.inputs["annotations"], **file_hashes(each)}
+        run_stage("check features", out / "checked" / slug(name), {}, inputs, [], work)
+
+
+def _compare(shared: Benchmark, rows: Sequence[Row], out: Path, folder: Path) -> None:
+    """Compare the trained rows with each other, on the same resamples of the videos."""
+    if len(rows) < 2:
+        return
+    paths = [out / row.folder / "score" / STATISTICS_FILE for row in rows]
+
+    def work(_key: str) -> Mapping[str, object]:
+        statistics: list[Any] = [read_statistics(path).statistics for path in paths]
+        with progress(f"compare rows · {shared.task}") as advance:
+            found = every_difference(METRICS[shared.task].score, statistics, np.random.default_rng(0), report=advance)
+        pairs = [
+            {"a": rows[a].name, "b": rows[b].name, "metrics": {key: asdict(value) for key, value in metrics.items()}}
+            for (a, b), metrics in found.items()
+        ]
+        return {"differences": pairs}
+
+    inputs = {row.name: hash_file(path) for row, path in zip(rows, paths, strict=True)}
+    run_stage("compare", folder, {"task": shared.task}, inputs, [], work)

@@ -1,40 +1,33 @@
 """Trained localizer + features → labelled segments in seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+from baselines.contract import Proposals
 from evaluation.segments import Predictions
-from tspbench.batches import FeatureVideos
+from tspbench.feature_batches import FeatureBatches
+from tspbench.feature_views import FeatureViews
 from tspbench.progress import Advance
-from tspbench.storage.class_scores import ClassScores
-from tspbench.video_labels import Detections, label_proposals
+from tspbench.video_labels import Detections, Labelling
 
 
 @torch.inference_mode()
 def predict(
-    videos: FeatureVideos,
-    model: Any,
-    labels: Sequence[str],
-    class_scores: ClassScores | None,
-    top_labels: int,
-    device: str,
-    batch_size: int,
-    advance: Advance,
+    views: FeatureViews, model: Any, labelling: Labelling, device: str, batch_size: int, workers: int, advance: Advance
 ) -> Predictions:
     """Find labelled segments in every video.
 
     Args:
-        videos: the subset to predict on.
+        views: of the subset to predict on; those of a video follow each other.
         model: a trained localizer in evaluation mode, on ``device``.
-        labels: class names in the order of their indices.
-        class_scores: of each video, for class-agnostic proposals; None: every proposal gets ``labels[0]``.
-        top_labels: classes that a video's proposals get.
+        labelling: where the labels come from.
         device: torch device.
-        batch_size: videos in a forward pass.
-        advance: told how many videos are done.
+        batch_size: views in a forward pass.
+        workers: processes that prepare batches; 0: this one.
+        advance: told how many views are done.
 
     Returns:
         Predictions in seconds, by video, best first.
@@ -42,26 +35,50 @@ def predict(
     Raises:
         UserError: the class scores lack a video or a class.
     """
-    torch_device = torch.device(device)
+    batches = FeatureBatches(views, batch_size, torch.device(device), workers, seed=0)
     found: list[Detections] = []
-    for first in range(0, len(videos), batch_size):
-        chosen = range(first, min(first + batch_size, len(videos)))
-        batch = videos.batch(chosen, torch_device)
-        for k, proposals in zip(chosen, model.decode(model(batch.features, batch.mask)), strict=True):
-            seconds = videos.timelines[k].to_seconds(proposals.segments.double().cpu().numpy())
-            scores = proposals.scores.double().cpu().numpy()
-            if class_scores is None:
-                found.append(Detections(seconds, scores, np.zeros(len(scores), dtype=np.int64)))
-            else:
-                found.append(label_proposals(seconds, scores, class_scores.of(videos.names[k], labels), top_labels))
-        advance(chosen[-1] + 1, len(videos))
+    for video, proposals in enumerate(_by_video(views, model, batches, advance)):
+        timeline = views.timelines[video]
+        segments = timeline.to_seconds(proposals.segments.double().cpu().numpy())
+        # A step may reach beyond the ends of the video.
+        inside = np.clip(segments, 0.0, views.durations[video])
+        kept = inside[:, 1] > inside[:, 0]
+        scores, classes = proposals.scores.double().cpu().numpy(), proposals.labels.cpu().numpy()
+        found.append(labelling.label(views.names[video], inside[kept], scores[kept], classes[kept]))
+    return joined(views.names, labelling.labels, found)
+
+
+def joined(names: list[str], labels: tuple[str, ...], found: list[Detections]) -> Predictions:
+    """Return the detections of several videos as one, in their order."""
     segments = np.concatenate([detections.segments for detections in found])
     return Predictions(
-        video=np.repeat(np.arange(len(videos)), [len(detections.scores) for detections in found]),
+        video=np.repeat(np.arange(len(names)), [len(detections.scores) for detections in found]),
         start=segments[:, 0].copy(),
         end=segments[:, 1].copy(),
         score=np.concatenate([detections.scores for detections in found]),
         label=np.concatenate([detections.labels for detections in found]),
-        videos=tuple(videos.names),
-        labels=tuple(labels),
+        videos=tuple(names),
+        labels=labels,
     )
+
+
+def _by_video(views: FeatureViews, model: Any, batches: FeatureBatches, advance: Advance) -> Iterator[Proposals]:
+    """Yield the proposals of each video, in steps of the whole video; those of its windows are put together."""
+    windows: list[Proposals] = []
+    for numbers, batch in batches.in_order():
+        for number, proposals in zip(numbers, model.decode(model(batch.features, batch.mask)), strict=True):
+            view = views.views[number]
+            if not views.windows:
+                yield proposals
+                continue
+            last = number + 1 == len(views) or views.views[number + 1].video != view.video
+            windows.append(Proposals(proposals.segments + view.offset, proposals.scores, proposals.labels))
+            if last:
+                yield _put_together(windows, model.suppress)
+                windows = []
+        advance(numbers[-1] + 1, len(views))
+
+
+def _put_together(windows: list[Proposals], suppress: Callable[[list[Proposals]], list[Proposals]]) -> Proposals:
+    parts = (torch.cat([getattr(window, part) for window in windows]) for part in ("segments", "scores", "labels"))
+    return suppress([Proposals(*parts)])[0]

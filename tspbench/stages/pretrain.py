@@ -1,6 +1,5 @@
 """Videos → encoder checkpoint, by one of the pretraining methods."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from tspbench.clip_batches import CACHE_BYTES, VALIDATION, ClipBatches, ClipDataset, ClipReader
 from tspbench.config import Settings, choose
 from tspbench.datasets import Dataset, find_videos
+from tspbench.device import workers_for
 from tspbench.encoders import AnyEncoder
 from tspbench.errors import UserError
 from tspbench.fit import FitSettings, History, Job, fit
@@ -121,9 +121,7 @@ def pretrain(
     """
     method = _build(encoder, lesson, settings, seed)
     torch_device = torch.device(device)
-    workers = settings.fit.workers
-    if workers is None:
-        workers = 0 if torch_device.type == "cpu" else min(8, os.cpu_count() or 1)
+    workers = workers_for(device, settings.fit.workers)
     # Training and validation have workers of their own, and each worker a cache of its own.
     reader = ClipReader(lesson.videos, encoder.preprocessing, CACHE_BYTES // max(1, 2 * workers))
 

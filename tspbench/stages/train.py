@@ -1,6 +1,5 @@
 """Features → trained localizer."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,25 +10,16 @@ from torch import Tensor, nn
 
 from baselines import LOCALIZERS
 from baselines.contract import FeatureBatch
-from tspbench.batches import FeatureVideos
 from tspbench.config import Settings, choose, validated
+from tspbench.device import workers_for
+from tspbench.errors import UserError
+from tspbench.feature_batches import FeatureBatches
+from tspbench.feature_views import FeatureViews, TimeSettings
 from tspbench.fit import FitSettings, Job, fit
 from tspbench.progress import Advance
 from tspbench.storage.checkpoints import Weights, write_weights
 
 LOCALIZER_FILE: Final = "localizer.safetensors"
-
-# The published recipe for ActivityNet (G-TAD, branch anet, gtad_lib/opts.py).
-PUBLISHED_FIT: Final = FitSettings(
-    epochs=10,
-    batch_size=16,
-    optimizer="adam",
-    learning_rates={"localizer": 0.004},
-    weight_decay=1e-4,
-    milestones=(5,),
-    gamma=0.1,
-    select="last",
-)
 
 
 class LocalizerSettings(Settings):
@@ -38,14 +28,16 @@ class LocalizerSettings(Settings):
     Args:
         name: key of `baselines.LOCALIZERS`.
         config: its own settings, but for ``feature_dim``, which the features tell.
-        top_labels: classes that a video's proposals get (G-TAD, gtad_postprocess.py: 2).
+        time: how the features of a video become the steps of the localizer.
+        top_labels: classes that a video's proposals get, the most likely ones.
         fit: training.
     """
 
-    name: str = "gtad"
+    name: str
     config: dict[str, Any] = Field(default_factory=dict)
+    time: TimeSettings = TimeSettings()
     top_labels: int = Field(2, ge=1)
-    fit: FitSettings = PUBLISHED_FIT
+    fit: FitSettings
 
 
 def localizer_config(settings: LocalizerSettings, feature_dim: int) -> Any:
@@ -55,7 +47,14 @@ def localizer_config(settings: LocalizerSettings, feature_dim: int) -> Any:
         UserError: an unknown localizer, or a setting that does not fit it.
     """
     kind = LOCALIZERS[choose("localizer", settings.name, LOCALIZERS)]
+    if settings.time.mode == "padded" and not kind.takes_padding:
+        raise UserError(f'time.mode: "padded" needs a localizer that takes padding, {settings.name} does not.')
     return validated(kind.Config, {**settings.config, "feature_dim": feature_dim}, f"localizer {settings.name}")
+
+
+def own_classes(settings: LocalizerSettings, feature_dim: int) -> int:
+    """Return how many classes the localizer tells apart by itself; 0: its proposals are class-agnostic."""
+    return int(getattr(localizer_config(settings, feature_dim), "classes", 0))
 
 
 def new_localizer(settings: LocalizerSettings, feature_dim: int, seed: int) -> Any:
@@ -71,7 +70,7 @@ def new_localizer(settings: LocalizerSettings, feature_dim: int, seed: int) -> A
 
 
 def train_localizer(
-    videos: FeatureVideos,
+    views: FeatureViews,
     model: Any,
     settings: LocalizerSettings,
     *,
@@ -84,10 +83,10 @@ def train_localizer(
     """Train ``model`` in place and write `LOCALIZER_FILE` into ``folder``; an interrupted run goes on where it was.
 
     Args:
-        videos: the training subset.
+        views: of the training subset.
         model: from `new_localizer`.
         settings: training and the localizer's own settings.
-        seed: of the order of videos and of what the loss draws.
+        seed: of the order of videos, of the network's random layers and of what the loss draws.
         device: torch device.
         folder: for the weights and the training state.
         key: fingerprint of the run.
@@ -96,26 +95,29 @@ def train_localizer(
     Returns:
         Figures for the record.
     """
-    torch_device = torch.device(device)
-    steps = math.ceil(len(videos) / settings.fit.batch_size)
+    workers = workers_for(device, settings.fit.workers)
+    batches = FeatureBatches(views, settings.fit.batch_size, torch.device(device), workers, seed)
 
     def loss(forward: nn.Module, batch: FeatureBatch, epoch: int, step: int) -> Mapping[str, Tensor]:
+        drawn = (seed * 1_000_003 + epoch) * 1_000_003 + step
+        torch.manual_seed(drawn)  # of dropout and the like, which draw from the global generator
         targets = model.targets(batch.segments, batch.labels)
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(drawn)
         losses: Mapping[str, Tensor] = model.loss(forward(batch.features, batch.mask), targets, generator)
         return losses
 
     job = Job(
         model=model,
         groups={"localizer": list(model.parameters())},
-        batches=lambda epoch: videos.epoch(epoch, settings.fit.batch_size, seed, torch_device),
-        steps=steps,
+        batches=batches.epoch,
+        steps=batches.steps(),
         loss=loss,
         validate=None,
         better="total_loss",
         fingerprint=key,
     )
-    history = fit(job, settings.fit, device, folder, advance)
+    with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
+        history = fit(job, settings.fit, device, folder, advance)
     card: dict[str, object] = {"localizer": settings.name, "config": settings.config, "seed": seed, "fingerprint": key}
     write_weights(folder / LOCALIZER_FILE, Weights(None, dict(model.state_dict()), {}, card))
-    return {"epochs": history.epochs, "kept_epoch": history.kept_epoch, "training_videos": len(videos)}
+    return {"epochs": history.epochs, "kept_epoch": history.kept_epoch, "training_videos": len(views.names)}

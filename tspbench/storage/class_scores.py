@@ -1,4 +1,4 @@
-"""Video-level class scores, in the format of the CUHK classifier's file."""
+"""Video-level class scores: files in the format of the CUHK classifier, and UntrimmedNet's array for THUMOS14."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tspbench.errors import UserError
 from tspbench.storage.atomic import write_json
+from tspbench.storage.thumos import CLASS_NUMBERS, CLASSES, TEST_VIDEOS
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class ClassScores:
             raise UserError(f"The class scores lack the video {video!r}: add it.")
         return self.scores[video][[index[label] for label in labels]]
 
+    def check(self, path: Path, videos: Sequence[str], labels: Sequence[str]) -> None:
+        """Raise a UserError that names ``path`` unless there are scores of all ``labels`` for all ``videos``."""
+        for kind, wanted, there in (("class", labels, self.labels), ("video", videos, self.scores)):
+            missing = sorted(set(wanted) - set(there))
+            if missing:
+                raise UserError(
+                    f"{path}: expected scores of {len(wanted)} {kind}(s), {len(missing)} are missing (first: "
+                    f"{missing[0]!r}): add them."
+                )
+
 
 def write_class_scores(path: Path, scores: ClassScores) -> None:
     """Write class scores atomically."""
@@ -45,11 +56,13 @@ def write_class_scores(path: Path, scores: ClassScores) -> None:
 
 
 def read_class_scores(path: Path) -> ClassScores:
-    """Read class scores.
+    """Read class scores; an .npy file is UntrimmedNet's, see ``_read_array``.
 
     Raises:
         UserError: no such file, another format, or a score that is no finite number of at least 0.
     """
+    if path.suffix == ".npy":
+        return _read_array(path)
     try:
         content = orjson.loads(path.read_bytes())
         labels, results = tuple(content["class"]), dict(content["results"])
@@ -72,3 +85,25 @@ def read_class_scores(path: Path) -> ClassScores:
             )
         scores[video] = row
     return ClassScores(labels, scores)
+
+
+def _read_array(path: Path) -> ClassScores:
+    """Read the scores that G-TAD's release uses for THUMOS14: one row a test video, one column a class of the 101.
+
+    Row r is the video ``video_test_{r + 1:07}``, column c the class number c + 1 (`CLASS_NUMBERS`); the 20
+    classes that are annotated in time are kept.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is not a readable array ({error}): give UntrimmedNet's .npy file.") from error
+    if array.shape != (TEST_VIDEOS, CLASSES) or array.dtype.kind != "f":
+        raise UserError(
+            f"{path}: expected {TEST_VIDEOS} videos by {CLASSES} classes of THUMOS14, found {array.dtype} "
+            f"{array.shape}: give UntrimmedNet's .npy file, or class scores as JSON."
+        )
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1) | (array < 0).any(axis=1))
+    if bad.size:
+        raise UserError(f"{path}, row {bad[0]}: expected finite scores of at least 0: give the file as released.")
+    kept = array[:, [number - 1 for number in CLASS_NUMBERS.values()]].astype(np.float64)
+    return ClassScores(tuple(CLASS_NUMBERS), {f"video_test_{row + 1:07}": scores for row, scores in enumerate(kept)})

@@ -11,15 +11,33 @@ from tspbench.errors import UserError
 from tspbench.storage.atomic import write_json
 
 MANIFEST: Final = "run.json"
-FORMAT: Final = "tspbench run 1"
+FORMAT: Final = "tspbench run 2"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its name, and the folder of its stages, relative to the run's."""
+    """A row of a table: its name, the folder of its stages below the run's, whether no network is trained for it."""
 
     name: str
     folder: str
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """What a table says about one task.
+
+    Args:
+        task: key of `evaluation.METRICS`.
+        rows: in the order of the table; those of the same name in other tasks are one row.
+        facts: what all rows share, such as the protocol and the localizer.
+        comparison: folder of the comparison of the rows, below the run's.
+    """
+
+    task: str
+    rows: Sequence[Row]
+    facts: Mapping[str, str]
+    comparison: str
 
 
 @dataclass(frozen=True)
@@ -27,17 +45,13 @@ class Run:
     """A table to be.
 
     Args:
-        task: key of `evaluation.METRICS`.
         title: its heading.
-        rows: in the order of the table.
-        facts: what all rows share, such as the protocol and the localizer.
+        tables: one a task, in the order of the columns.
         notes: sentences below the table.
     """
 
-    task: str
     title: str
-    rows: Sequence[Row]
-    facts: Mapping[str, str]
+    tables: Sequence[TaskTable]
     notes: Sequence[str]
 
 
@@ -55,8 +69,8 @@ def read_run(folder: Path) -> Run:
     path = folder / MANIFEST
     try:
         content = orjson.loads(path.read_bytes())
-        rows = [Row(**row) for row in content["rows"]]
-        return Run(content["task"], content["title"], rows, content["facts"], content["notes"])
+        tables = [TaskTable(**{**table, "rows": [Row(**row) for row in table["rows"]]}) for table in content["tables"]]
+        return Run(content["title"], tables, content["notes"])
     except OSError as error:
         raise UserError(
             f"{folder} is not a run (it has no {MANIFEST}): give the --out of run, demo or evaluate."

@@ -45,6 +45,8 @@ CLASS_NUMBERS: Final = {
     "ThrowDiscus": 93,
     "VolleyballSpiking": 97,
 }
+CLASSES: Final = 101
+TEST_VIDEOS: Final = 1574
 _SUBSETS: Final = {"test": "test", "val": "validation"}
 _COLUMNS: Final = ("video-name", "t-init", "t-end", "label-idx")
 

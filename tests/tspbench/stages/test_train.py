@@ -2,21 +2,42 @@ import numpy as np
 import pytest
 import torch
 
+from baselines import LOCALIZERS
 from tests.tspbench.helpers import one_sentence, silent
 from tests.tspbench.stages.feature_sets import CLASSES, SETTINGS, write_rows, write_set
-from tspbench.batches import FeatureVideos
-from tspbench.stages.train import LOCALIZER_FILE, PUBLISHED_FIT, new_localizer, train_localizer
+from tspbench.feature_views import FeatureViews, TimeSettings
+from tspbench.fit import FitSettings
+from tspbench.stages.train import LOCALIZER_FILE, LocalizerSettings, new_localizer, train_localizer
 from tspbench.storage.annotations import read_annotations
 from tspbench.storage.checkpoints import read_weights
 from tspbench.storage.features import FeatureFiles
 
+SMALL = {
+    "gtad": SETTINGS.config,
+    "bmn": {"steps": 8, "max_duration": 8, "hidden_1d": 16, "hidden_2d": 8, "hidden_3d": 16},
+    "actionformer": {"steps": 8, "hidden": 16, "heads": 2, "windows": [3, -1], "drop_path": 0.3},
+}
+
+
+def settings_of(name, **changes):
+    """Return small settings of each localizer, with all that training offers for the last one."""
+    fit = {**SETTINGS.fit.model_dump(), **changes}
+    if name == "actionformer":
+        rest = {"optimizer": "adamw", "decay": "weights", "schedule": "cosine", "average": 0.9, "clip_norm": 1.0}
+        fit |= {**rest, "warmup_epochs": 1.0}
+    return LocalizerSettings(name=name, config=SMALL[name], fit=FitSettings(**fit))
+
+
+def views_of(folder, memory_bytes=1 << 20):
+    dataset = write_set(folder)
+    files = FeatureFiles([write_rows(folder / "f.h5", dataset)])
+    videos = read_annotations(dataset.annotations).subset("train")
+    return FeatureViews(files, videos, CLASSES, 8, TimeSettings(), training=True, memory_bytes=memory_bytes)
+
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("set")
-    dataset = write_set(folder)
-    files = FeatureFiles([write_rows(folder / "f.h5", dataset)])
-    return FeatureVideos(files, read_annotations(dataset.annotations).subset("train"), CLASSES, 8)
+    return views_of(tmp_path_factory.mktemp("set"))
 
 
 def train(videos, folder, settings=SETTINGS, seed=0, advance=silent):
@@ -40,18 +61,41 @@ def test_a_localizer_is_trained_and_written(videos, tmp_path):
     assert any(not torch.equal(fresh[key], weights.features[key]) for key in fresh)
 
 
-def test_training_is_repeatable_and_goes_on_after_a_kill(videos, tmp_path):
-    told = train(videos, tmp_path / "whole")
+@pytest.mark.parametrize("name", sorted(LOCALIZERS))
+def test_training_is_repeatable_and_goes_on_after_a_kill_in_any_epoch(videos, tmp_path, name):
+    """5 videos in batches of 3 are 2 steps an epoch."""
+    settings = settings_of(name, epochs=4)
+    told = train(videos, tmp_path / "whole", settings)
+    for epoch in range(4):
 
-    def stop(done, total, note=""):
-        if done > total // 2:
-            raise KeyboardInterrupt
+        def stop(done, total, note="", epoch=epoch):
+            if done == 2 * epoch + 1:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train(videos, tmp_path / "broken", advance=stop)
-    assert train(videos, tmp_path / "broken") == told
-    first, second = ((tmp_path / name / LOCALIZER_FILE).read_bytes() for name in ("whole", "broken"))
+        with pytest.raises(KeyboardInterrupt):
+            train(videos, tmp_path / f"broken {epoch}", settings, advance=stop)
+        assert train(videos, tmp_path / f"broken {epoch}", settings) == told
+        first, second = ((tmp_path / run / LOCALIZER_FILE).read_bytes() for run in ("whole", f"broken {epoch}"))
+        assert first == second
+
+
+@pytest.mark.parametrize("name", sorted(LOCALIZERS))
+def test_workers_change_nothing(tmp_path, name):
+    """Two processes that read the file view by view, and this one with everything in memory."""
+    in_memory, streamed = views_of(tmp_path / "a"), views_of(tmp_path / "b", memory_bytes=0)
+    assert in_memory.in_memory
+    assert not streamed.in_memory
+    first = train(in_memory, tmp_path / "0", settings_of(name, workers=0))
+    second = train(streamed, tmp_path / "2", settings_of(name, workers=2))
     assert first == second
+    assert (tmp_path / "0" / LOCALIZER_FILE).read_bytes() == (tmp_path / "2" / LOCALIZER_FILE).read_bytes()
+
+
+def test_training_leaves_the_global_generator_alone(videos, tmp_path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train(videos, tmp_path, settings_of("actionformer"))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_seed_decides(videos, tmp_path):
@@ -72,10 +116,3 @@ def test_the_best_epoch_is_not_to_be_had(videos, tmp_path):
     fit = SETTINGS.fit.model_copy(update={"select": "best"})
     with one_sentence("fit.select"):
         train(videos, tmp_path, SETTINGS.model_copy(update={"fit": fit}))
-
-
-def test_the_published_recipe_is_that_of_the_paper():
-    """FACTS 3.3."""
-    assert (PUBLISHED_FIT.epochs, PUBLISHED_FIT.batch_size, PUBLISHED_FIT.optimizer) == (10, 16, "adam")
-    assert PUBLISHED_FIT.learning_rates == {"localizer": 0.004}
-    assert (PUBLISHED_FIT.milestones, PUBLISHED_FIT.gamma, PUBLISHED_FIT.weight_decay) == ((5,), 0.1, 1e-4)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from numpy.testing import assert_array_equal
 
 from tests.tspbench.helpers import one_sentence
 from tspbench.storage.class_scores import ClassScores, read_class_scores, write_class_scores
+from tspbench.storage.thumos import read_thumos_csv
 
 
 @pytest.fixture
@@ -62,3 +64,60 @@ def test_another_file_is_one_sentence(tmp_path, content):
 def test_a_missing_file_is_one_sentence(tmp_path):
     with one_sentence(tmp_path / "s.json", "cannot be read"):
         read_class_scores(tmp_path / "s.json")
+
+
+UNTRIMMEDNET = Path(__file__).resolve().parents[4] / "shared" / "data" / "thumos14" / "untrimmednet_test_scores.npy"
+
+
+def test_untrimmednet_scores_by_hand(tmp_path):
+    """Video 4 is row 3; LongJump is class 51 of 101, hence column 50."""
+    array = np.zeros((1574, 101), dtype=np.float32)
+    array[3, 50], array[3, 6], array[1573, 96] = 0.75, 0.25, 1.0
+    np.save(tmp_path / "s.npy", array)
+    scores = read_class_scores(tmp_path / "s.npy")
+    assert len(scores.labels) == 20
+    assert_array_equal(scores.of("video_test_0000004", ["LongJump", "BaseballPitch", "Shotput"]), [0.75, 0.25, 0.0])
+    assert_array_equal(scores.of("video_test_0001574", ["VolleyballSpiking"]), [1.0])
+
+
+def test_untrimmednet_scores_know_most_videos():
+    if not UNTRIMMEDNET.is_file():
+        pytest.skip(f"no UntrimmedNet scores: {UNTRIMMEDNET} is absent")
+    scores = read_class_scores(UNTRIMMEDNET)
+    csv = UNTRIMMEDNET.with_name("test_groundtruth_with_ambiguous.csv")
+    right = []
+    for video in read_thumos_csv(csv).videos:
+        labels = set(video.labels) - {"Ambiguous"}
+        if labels:
+            right.append(scores.labels[int(scores.scores[video.name].argmax())] in labels)
+    assert np.mean(right) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("array", "part"),
+    [
+        (np.zeros((213, 101)), "1574 videos by 101 classes"),
+        (np.zeros((1574, 101), dtype=np.int64), "int64"),
+        (np.full((1574, 101), np.nan), "row 0"),
+        (np.full((1574, 101), -1.0), "row 0"),
+    ],
+)
+def test_another_array_is_one_sentence(tmp_path, array, part):
+    np.save(tmp_path / "s.npy", array)
+    with one_sentence(tmp_path / "s.npy", part):
+        read_class_scores(tmp_path / "s.npy")
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_array_is_one_sentence(tmp_path, content):
+    (tmp_path / "s.npy").write_bytes(content)
+    with one_sentence(tmp_path / "s.npy", "not a readable array"):
+        read_class_scores(tmp_path / "s.npy")
+
+
+def test_what_is_missing_is_counted_before_any_work(tmp_path, scores):
+    scores.check(tmp_path / "s.json", ["v1", "v2"], ["run", "swim"])
+    with one_sentence(tmp_path / "s.json", "2 are missing", "'v3'"):
+        scores.check(tmp_path / "s.json", ["v1", "v3", "v4"], ["run"])
+    with one_sentence(tmp_path / "s.json", "class", "'fly'"):
+        scores.check(tmp_path / "s.json", ["v1"], ["run", "fly"])

@@ -1,9 +1,10 @@
 import pytest
 
 from tests.tspbench.helpers import one_sentence
-from tspbench.storage.runs import Row, Run, read_run, write_run
+from tspbench.storage.runs import Row, Run, TaskTable, read_run, write_run
 
-RUN = Run("tal", "A title", [Row("TSP | max", "rows/tsp-max"), Row("TAC", "rows/tac")], {"seed": "0"}, ["A note."])
+ROWS = [Row("Whole video", "tal/whole-video", reference=True), Row("TSP | max", "tal/tsp-max"), Row("TAC", "tal/tac")]
+RUN = Run("A title", [TaskTable("tal", ROWS, {"seed": "0"}, "tal/comparison")], ["A note."])
 
 
 def test_a_run_comes_back(tmp_path):
@@ -17,7 +18,7 @@ def test_a_folder_that_is_no_run_is_one_sentence(tmp_path):
             read_run(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"rows": 3}', b'{"rows": [{"title": "x"}]}', b"null"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"tables": 3}', b'{"tables": [{"rows": 3}]}', b"null"])
 def test_a_manifest_that_does_not_fit_is_one_sentence(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
     with one_sentence(tmp_path / "run.json", "not a run's manifest"):

@@ -1,0 +1,114 @@
+"""How each localizer was published for each benchmark: settings and training."""
+
+from typing import Final
+
+from tspbench.feature_views import TimeSettings
+from tspbench.fit import FitSettings
+from tspbench.stages.train import LocalizerSettings
+
+THUMOS14: Final = "thumos14"
+ACTIVITYNET: Final = "activitynet"
+SNIPPET_SECONDS: Final = 5 / 30  # THUMOS14: a snippet every 5 frames at 30 frames a second
+
+# G-TAD's release for ActivityNet, branch anet (gtad_lib/opts.py).
+_GTAD_ACTIVITYNET: Final = LocalizerSettings(
+    name="gtad",
+    fit=FitSettings(
+        epochs=10,
+        batch_size=16,
+        optimizer="adam",
+        learning_rates={"localizer": 0.004},
+        weight_decay=1e-4,
+        milestones=(5,),
+        gamma=0.1,
+    ),
+)
+
+# G-TAD's release for THUMOS14, branch master: windows of 256 snippets, half of them shared with the next. With TSP's
+# features the paper's authors took ten times this learning rate (TSP, issue 8 of the repository).
+_GTAD_THUMOS14: Final = LocalizerSettings(
+    name="gtad",
+    config={
+        "steps": 256,
+        "max_duration": 64,
+        "inner_bins": 16,
+        "context_bins": 16,
+        "map_kernel": 3,
+        "objective": "thumos",
+        "boundary_filter": False,
+        "proposals_shorter_than": 60,
+        "nms_sigma": 0.46,
+        "max_proposals": 200,
+    },
+    time=TimeSettings(mode="windows", step_seconds=SNIPPET_SECONDS, window_stride=128),
+    fit=FitSettings(
+        epochs=10,
+        batch_size=8,
+        optimizer="adam",
+        learning_rates={"localizer": 4e-5},
+        weight_decay=1e-4,
+        milestones=(5,),
+        gamma=0.1,
+    ),
+)
+
+# The PyTorch BMN (BMN-Boundary-Matching-Network, opts.py and main.py); its scheduler steps before each epoch, so that
+# the rate falls one epoch before the seventh.
+_BMN_ACTIVITYNET: Final = LocalizerSettings(
+    name="bmn",
+    fit=FitSettings(
+        epochs=9,
+        batch_size=16,
+        optimizer="adam",
+        learning_rates={"localizer": 0.001},
+        weight_decay=1e-4,
+        milestones=(6,),
+        gamma=0.1,
+    ),
+)
+
+# BMN's paper, section 4.1: windows of 128 snippets, half of them shared, segments of up to 64.
+_BMN_THUMOS14: Final = LocalizerSettings(
+    name="bmn",
+    config={"variant": "paper", "steps": 128, "max_duration": 64, "max_proposals": 200},
+    time=TimeSettings(mode="windows", step_seconds=SNIPPET_SECONDS, window_stride=64),
+    fit=FitSettings(
+        epochs=10,
+        batch_size=16,
+        optimizer="adam",
+        learning_rates={"localizer": 0.001},
+        weight_decay=1e-4,
+        milestones=(7,),
+        gamma=0.1,
+    ),
+)
+
+# ActionFormer's release, configs/anet_tsp.yaml: 5 epochs of warm-up and 10 of a cosine.
+_ACTIONFORMER_ACTIVITYNET: Final = LocalizerSettings(
+    name="actionformer",
+    fit=FitSettings(
+        epochs=15,
+        batch_size=16,
+        optimizer="adamw",
+        learning_rates={"localizer": 0.001},
+        weight_decay=0.05,
+        decay="weights",
+        warmup_epochs=5,
+        schedule="cosine",
+        clip_norm=1.0,
+        average=0.999,
+    ),
+)
+
+PUBLISHED: Final[dict[str, dict[str, LocalizerSettings]]] = {
+    "gtad": {ACTIVITYNET: _GTAD_ACTIVITYNET, THUMOS14: _GTAD_THUMOS14},
+    "bmn": {ACTIVITYNET: _BMN_ACTIVITYNET, THUMOS14: _BMN_THUMOS14},
+    "actionformer": {ACTIVITYNET: _ACTIONFORMER_ACTIVITYNET},
+}
+"""Localizer → benchmark → its published settings."""
+
+
+def published(localizer: str, protocol: str) -> LocalizerSettings:
+    """Return the published settings for the benchmark of a protocol; for other benchmarks those for ActivityNet."""
+    by_benchmark = PUBLISHED[localizer]
+    return by_benchmark.get(THUMOS14 if protocol.startswith(THUMOS14) else ACTIVITYNET, by_benchmark[ACTIVITYNET])
