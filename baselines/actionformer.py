@@ -127,8 +127,8 @@ def pyramid_points(steps: int, levels: int, device: torch.device) -> tuple[Tenso
 class ActionFormer(nn.Module):
     """ActionFormer in feature steps; follows `baselines.contract.Localizer`.
 
-    The convolutional projection, the pyramid and the heads are those of the release, as are its parameters in their
-    order. Of its options, those are here that its recipes for ActivityNet with TSP and THUMOS14 with I3D choose.
+    The layers are those of the release, and so is the order of the parameters. Of its options, those are here that its
+    recipes for ActivityNet with TSP and THUMOS14 with I3D choose.
     """
 
     Config: ClassVar[type[ActionFormerConfig]] = ActionFormerConfig
@@ -305,7 +305,7 @@ class ActionFormer(nn.Module):
     def suppress(self, candidates: Sequence[Proposals]) -> list[Proposals]:
         """Suppress candidates softly, each class by itself [libs/utils/nms.py, batched_nms].
 
-        Without classes, each proposal then moves to the mean of all candidates near it, weighted with their scores.
+        Without classes, each proposal then moves to where the candidates near it are (`vote`), as in the release.
 
         Args:
             candidates: one `Proposals` a video, in steps.

@@ -282,8 +282,8 @@ class TransformerPyramid(nn.Module):
         """
         if steps <= self.steps:
             return positions[:steps]
-        centre = torch.arange(steps, device=padded_steps.device) + 0.5
-        place = (centre * (self.steps / padded_steps[:, None]) - 0.5).clamp(0, self.steps - 1)
+        centre = torch.arange(steps, dtype=positions.dtype, device=positions.device) + 0.5
+        place = (centre * self.steps / padded_steps[:, None] - 0.5).clamp(0, self.steps - 1)
         before = place.long()
         after = (before + 1).clamp(max=self.steps - 1)
         return torch.lerp(positions[before], positions[after], (place - before)[:, :, None])
