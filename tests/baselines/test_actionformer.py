@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from baselines.actionformer import ActionFormer, ActionFormerConfig, ActionFormerOutput, pyramid_points
 from baselines.contract import Proposals
+from baselines.nms import vote
 from tests.baselines.test_nms import plain_soft_nms
 from tests.baselines.test_pyramid import LENGTHS, lively, plain_conv, plain_norm, plain_pyramid
 
@@ -241,8 +242,9 @@ def focal(logit, target):
 
 def test_losses_worked_by_hand():
     model = small(steps=4)
-    targets = model.targets([torch.tensor([[0.25, 2.25]])], [torch.tensor([0])])
-    # Points 0.5, 1.5, 2.5, 3.5 and 0.5, 2.5. The first two of level 0 take the segment; the fourth is padding.
+    targets = model.targets([torch.tensor([[0.25, 2.25], [3.25, 3.75]])], [torch.tensor([0, 0])])
+    # Points 0.5, 1.5, 2.5, 3.5 and 0.5, 2.5. The first two of level 0 take a segment, as does the fourth: but that is
+    # padding.
     logits, offsets = [1.0, -2.0, 0.5, 9.0, 0.0, -1.0], [[0.5, 1.5], [0.0, 0.0], [7, 7], [7, 7], [7, 7], [7, 7]]
     output = as_output(model, logits, offsets, length=3)
     losses = model.loss(output, targets, torch.Generator())
@@ -309,13 +311,15 @@ def test_decode_worked_by_hand():
     logits[8], offsets[8] = logit(0.6), [1.0, 0.5]  # stride 2: [0.5 - 2, 0.5 + 1]: IoU 0.5/6.5 and 0.5/5.5
     logits[9], offsets[9] = logit(0.3), [0.0, 0.0]  # too short
     (found,) = model.decode(as_output(model, logits, offsets, length=6))
-    # The first two vote for each other's ends, then all are clipped to [0, 6].
-    voted = [1.0, (0.8 * 5 + 0.4 * 4) / 1.2]
+    # The first two vote for each other's ends with the scores they had; then all are clipped to [0, 6].
+    two = torch.tensor([[[1.0, 5.0], [1.0, 4.0]]])
+    ((voted, voted_second),) = vote(two, two, torch.tensor([[0.8, 0.4]]), threshold=0.6).tolist()
+    assert 4 < voted_second[1] <= voted[1] < 5
     expected = {
         "first": (0.8, voted),
         "stride 2": (0.6 * exp(-((0.5 / 6.5) ** 2) / 0.8), [0.0, 1.5]),
         "long": (0.5 * exp(-((1.5 / 9) ** 2) / 0.8), [3.5, 6.0]),
-        "second": (0.4 * exp(-((3 / 4) ** 2 + (0.5 / 5.5) ** 2 + (0.5 / 9) ** 2) / 0.8), voted),
+        "second": (0.4 * exp(-((3 / 4) ** 2 + (0.5 / 5.5) ** 2 + (0.5 / 9) ** 2) / 0.8), voted_second),
     }
     assert found.scores.tolist() == pytest.approx([score for score, _ in expected.values()], rel=1e-6)
     np.testing.assert_allclose(found.segments, [segment for _, segment in expected.values()], atol=1e-6)
@@ -339,10 +343,11 @@ def test_scores_of_a_thousandth_or_less_are_dropped_before_and_after_suppression
     model = small()
     logits = [NEVER] * 12
     offsets = [[1.0, 1.0]] * 12
-    logits[0], logits[1], logits[7] = logit(0.00099), logit(0.5), logit(0.00101)
+    logits[0], logits[1], logits[5] = logit(0.00099), logit(0.5), logit(0.00101)
+    logits[6], offsets[6] = logit(0.0009), [2.05, 0.0]  # [4.45, 6.5] would move the start of [4.5, 6.5]
     logits[2], offsets[2] = logit(0.0012), [2.0, 0.0]  # the same segment as the best: exp(-1 / 0.75) of it is left
     (found,) = model.decode(as_output(model, logits, offsets, length=8))
-    assert found.segments.tolist() == [[0.5, 2.5], [6.5, 8]]
+    assert found.segments.tolist() == [[0.5, 2.5], [4.5, 6.5]]
     (nothing,) = model.decode(as_output(model, [NEVER] * 12, offsets, length=8))
     assert len(nothing) == 0
 
