@@ -12,8 +12,8 @@ FLOORS = {
     5: "tspbench.verbs tspbench.scoring_verbs tspbench.doctor tspbench.experiment tspbench.recipe tspbench.report",
     4: "tspbench.stages",
     3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.batches tspbench.clip_batches "
-    "tspbench.reference_rows tspbench.feature_views tspbench.feature_batches tspbench.streaming "
-    "tspbench.video_labels tspbench.fit tspbench.plots",
+    "tspbench.reference_rows tspbench.feature_reading tspbench.feature_views tspbench.feature_batches "
+    "tspbench.streaming tspbench.video_labels tspbench.fit tspbench.plots",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
     "tspbench.progress tspbench.device",

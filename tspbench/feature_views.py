@@ -1,7 +1,7 @@
 """What a localizer sees at once: videos rescaled, in windows, or as they are and padded."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
@@ -13,13 +13,12 @@ from pydantic import Field, model_validator
 from baselines.contract import FeatureBatch
 from tspbench.config import Settings
 from tspbench.errors import UserError
+from tspbench.feature_reading import Features, Order, Piece
 from tspbench.storage.annotations import VideoAnnotations
 from tspbench.storage.features import FeatureFiles, Rows
-from tspbench.timeline import Timeline, interpolated
+from tspbench.timeline import Timeline
 
 MEMORY_BYTES: Final = 2 << 30  # a set's prepared features are kept in memory as far as they fit in so many bytes
-
-Features = NDArray[np.float32]  # (B, C, T)
 
 
 class TimeSettings(Settings):
@@ -62,54 +61,6 @@ class View:
     video: int
     offset: int
     timeline: Timeline
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What has to be read for a view: small, because it is sent to whichever process reads.
-
-    Attributes:
-        video: its name.
-        duration_seconds: of the video.
-        timeline: of the whole video.
-        first: first step wanted.
-        end: step behind the last one wanted; past the video's end its last step is continued.
-        as_rows: whether steps are the file's rows as they are; else they are interpolated.
-    """
-
-    video: str
-    duration_seconds: float
-    timeline: Timeline
-    first: int
-    end: int
-    as_rows: bool
-
-    def read(self, files: FeatureFiles) -> Rows:
-        """Return the (n, C) steps as far as the video goes, reading only the rows between which they lie."""
-        end = min(self.end, self.timeline.steps)
-        if self.as_rows:
-            return files.rows(self.video, self.first, end)
-        centres = files.centres(self.video, files.count(self.video), self.duration_seconds)
-        places = self.timeline.places(centres)[self.first : end]
-        low = min(int(places[0]), max(0, len(centres) - 2))
-        return interpolated(files.rows(self.video, low, int(places[-1]) + 2), places - low)
-
-
-@dataclass(frozen=True)
-class Order:
-    """What has to be read for a batch of features, and its shape (B, C, T)."""
-
-    pieces: list[Piece]
-    shape: tuple[int, int, int]
-
-    def fill(self, read: Callable[[Piece], Rows]) -> Features:
-        """Return the features, zero where a view has no step."""
-        features = np.zeros(self.shape, dtype=np.float32)
-        for place, piece in enumerate(self.pieces):
-            rows = read(piece)
-            features[place, :, : len(rows)] = rows.T
-            features[place, :, len(rows) : piece.end - piece.first] = rows[-1][:, None]
-        return features
 
 
 class FeatureViews:
