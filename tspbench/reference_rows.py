@@ -49,8 +49,8 @@ FREE_REFERENCES: Final = tuple(name for name in REFERENCES if name != RANDOM_FEA
 """Reference rows that no network is trained for."""
 
 
-def closest_on_grid(truth: Floats, grid: Floats | None, timelines: list[Timeline]) -> Floats:
-    """Return for each true segment the one that a localizer can propose with the highest temporal IoU.
+def closest_on_grid(truth: Floats, grid: Floats | None, timelines: list[Timeline]) -> tuple[Floats, Floats]:
+    """Return for each true segment the one that a localizer can propose with the highest temporal IoU, and that IoU.
 
     Args:
         truth: (N, 2) true segments in seconds.
@@ -58,10 +58,11 @@ def closest_on_grid(truth: Floats, grid: Floats | None, timelines: list[Timeline
         timelines: of the views that the localizer has of the video.
 
     Returns:
-        (N, 2) in seconds.
+        Segments (N, 2) in seconds, and their temporal IoU (N,): as scores, they put what counts at a threshold before
+        what does not.
     """
     if grid is None or not len(truth):
-        return truth
+        return truth, np.ones(len(truth))
     best, best_iou = np.zeros_like(truth), np.full(len(truth), -1.0)
     together = max(1, CELLS_AT_ONCE // len(grid))
     for timeline in timelines:
@@ -73,4 +74,4 @@ def closest_on_grid(truth: Floats, grid: Floats | None, timelines: list[Timeline
             iou = overlap[np.arange(len(chosen)), chosen]
             better = iou > best_iou[rows]
             best[rows][better], best_iou[rows][better] = candidates[chosen[better]], iou[better]
-    return best
+    return best, best_iou

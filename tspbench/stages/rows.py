@@ -165,9 +165,9 @@ def upper_mark_row(what: Benchmark, name: str, files: FeatureFiles, folder: Path
         found = []
         for number, seen in itertools.groupby(views.views, key=lambda view: view.video):
             video = videos[views.names[number]]
-            segments = closest_on_grid(video.segments, steps, [view.timeline for view in seen])
+            segments, scores = closest_on_grid(video.segments, steps, [view.timeline for view in seen])
             classes = np.array([index[label] for label in video.labels], dtype=np.int64)
-            found.append(Detections(segments, np.ones(len(segments)), classes))
+            found.append(Detections(segments, scores, classes))
         return joined(views.names, what.labelling.labels, found)
 
     settings = {**what.localizer.model_dump(mode="json", exclude={"fit"}), "reference": "upper-mark"}
