@@ -144,7 +144,7 @@ def test_streaming_holds_a_batch_whatever_the_number_of_videos(tmp_path):
 
 def test_what_workers_run_loads_no_torch():
     code = "import sys, tspbench.feature_reading; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 
 INTERRUPTED = """

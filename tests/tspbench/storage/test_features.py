@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from tests.evaluation.helpers import shared
-from tests.tspbench.helpers import one_sentence
+from tests.tspbench.helpers import one_sentence, silent
 from tspbench.storage.features import (
     FeatureFiles,
     RowMeaning,
@@ -142,6 +142,123 @@ def test_a_file_of_other_things_is_one_sentence(tmp_path, entry):
     for ask in (lambda files: files.feature_dim, lambda files: files.rows("v"), lambda files: files.is_vectors()):
         with one_sentence(path, "'v'", "expected (T, D) numbers"):
             ask(FeatureFiles([path]))
+
+
+def test_a_damaged_entry_is_one_sentence(tmp_path):
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        rows = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
+        file.create_dataset("v", data=rows, compression="gzip")
+        where = file["v"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[where : where + 64] = bytes(64)
+    path.write_bytes(content)
+    with one_sentence(path, "'v'", "cannot be read", "copy the file again"):
+        FeatureFiles([path]).rows("v")
+
+
+def test_some_of_the_rows(tmp_path):
+    write_features(tmp_path / "f.h5", {"v": video(7, seed=2)}, MEANING)
+    files = FeatureFiles([tmp_path / "f.h5"])
+    assert files.count("v") == 7
+    whole = files.rows("v")
+    for first, end in ((0, 7), (2, 5), (6, 7), (5, 9)):
+        assert_array_equal(files.rows("v", first, end), whole[first:end])
+
+
+def test_files_of_other_dimensions_are_one_sentence(tmp_path):
+    plain(tmp_path / "train.h5", {"a": np.zeros((5, 3)), "c": np.zeros((5, 3))})
+    plain(tmp_path / "valid.h5", {"b": np.zeros((5, 4))})
+    for ask in (lambda files: files.feature_dim, lambda files: files.rows("a"), lambda files: files.check(ALL, silent)):
+        with one_sentence(tmp_path / "valid.h5", tmp_path / "train.h5", "'b'", "3 numbers", "found 4"):
+            ask(FeatureFiles([tmp_path / "train.h5", tmp_path / "valid.h5"]))
+
+
+def test_attributes_that_make_no_clips_are_one_sentence(tmp_path):
+    path = tmp_path / "f.h5"
+    for attributes, parts in (
+        ({"stride_frames": 0}, ["stride_frames 0"]),
+        ({"clip_frames": None}, ["clip_frames None"]),
+        ({"frame_rate": "15"}, ["frame_rate '15'"]),
+    ):
+        write_features(path, {"v": video()}, MEANING)
+        with h5py.File(path, "r+") as file:
+            for name, value in attributes.items():
+                del file.attrs[name]
+                if value is not None:
+                    file.attrs[name] = value
+        with one_sentence(path, *parts):
+            FeatureFiles([path]).centres("v", 4, 5.5)
+
+
+# A look at everything before anything is trained. Clips of 8 frames every 6 at 12 a second: 5.5 s make 10 rows.
+
+ALL = {"a": None, "b": 5.4, "c": 5.6}
+
+
+def whole_set(path, **changes):
+    """Write three videos of 10 rows and 5.5 s, but for the changes."""
+    write_features(path, {**{name: video(10, seed=3) for name in ALL}, **changes}, MEANING)
+    return FeatureFiles([path])
+
+
+def test_a_set_that_fits_is_read_once(tmp_path, monkeypatch):
+    files = whole_set(tmp_path / "f.h5", d=video(3, dim=7))  # nobody asks for "d"
+    told, read = [], []
+    real = h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda self, key: read.append(self.name) or real(self, key))
+    assert files.check(ALL, lambda done, total, note="": told.append((done, total))) == []
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert read == ["/a", "/b", "/c"]
+
+
+def test_released_features_without_attributes_pass(tmp_path):
+    files = FeatureFiles([plain(tmp_path / "tsp.h5", {"v": np.ones((4, 512), dtype=np.float32)})])
+    assert files.check({"v": 100.0}, silent) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "parts"),
+    [
+        (video(10, dim=4), ["(T, 3)", "(10, 4)"]),
+        (VideoFeatures(np.zeros((0, 3), np.float32), 5.5, "d"), ["(0, 3)"]),
+        (VideoFeatures(np.full((10, 3), np.nan, np.float32), 5.5, "d"), ["NaN"]),
+        (video(5), ["about 10 rows", "8 frames every 6 at 12 frames a second", "5.5 s", "found 5", "attributes"]),
+        (video(20), ["about 10 rows", "found 20"]),
+        (video(10, duration=55.0), ["about 109 rows", "found 10"]),
+        (video(10, duration=0.0), ['"duration"', "above 0", "0.0"]),
+        (video(10, duration=np.nan), ['"duration"', "nan"]),
+    ],
+)
+def test_what_does_not_fit_is_named_before_training(tmp_path, bad, parts):
+    path = tmp_path / "f.h5"
+    with one_sentence(path, "'c'", *parts):
+        whole_set(path, c=bad).check(ALL, silent)
+
+
+def test_a_length_that_nobody_knows_is_named_before_training(tmp_path):
+    files = FeatureFiles([plain(tmp_path / "f.h5", {"v": np.ones((4, 3)), "w": np.ones((4, 3))})])
+    with one_sentence(tmp_path / "f.h5", "'w'", '"duration"'):
+        files.check({"v": 4.0, "w": None}, silent)
+
+
+def test_a_missing_video_is_named_before_training(tmp_path):
+    with one_sentence(tmp_path / "f.h5", "'d'", "extract it"):
+        whole_set(tmp_path / "f.h5").check(ALL | {"d": 5.0}, silent)
+
+
+def test_annotated_lengths_far_from_the_decoded_ones_are_said(tmp_path):
+    files = whole_set(tmp_path / "f.h5")
+    # More than 2 s and more than a tenth of the longer one.
+    for annotated, far in ((5.5, False), (3.6, False), (3.4, True), (7.4, False), (7.6, True), (0.0, False)):
+        assert bool(files.check({"a": annotated}, silent)) == far
+    long = whole_set(tmp_path / "g.h5", a=video(409, duration=205.0))
+    for annotated, far in ((220.0, False), (227.0, False), (229.0, True), (186.0, False), (183.0, True)):
+        assert bool(long.check({"a": annotated}, silent)) == far
+    (sentence,) = files.check({"a": None, "b": 9.5, "c": 1.0}, silent)
+    for part in (str(tmp_path / "f.h5"), "2 of 3 videos", "'b'", "9.5 s", "5.5 s"):
+        assert part in sentence
+    assert "\n" not in sentence
 
 
 def test_a_missing_video_is_one_sentence(tmp_path):
