@@ -103,25 +103,20 @@ class ActionFormerTargets:
         return type(self)(self.classes.to(device), self.offsets.to(device))
 
 
-def pyramid_points(steps: int, levels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def pyramid_points(steps: int, levels: int, device: torch.device) -> Tensor:
     """List the points of a pyramid over `steps` steps [libs/modeling/loc_generators.py].
 
     Point i of a level of stride s is the centre of step s * i: the release counts from the centre of step 0, we from
     its start, half a step earlier.
 
     Returns:
-        ``(P, 2)`` place and stride, and ``(P, 2)`` the shortest and longest distance that the point regresses, all in
-        steps.
+        ``(P, 2)``, place and stride in steps.
     """
-    points, ranges = [], []
+    points = []
     for level in range(levels):
-        stride = 2**level
-        place = torch.arange(0, steps, stride, device=device) + 0.5
-        low = FIRST_RANGE * stride / 2 if level else 0.0
-        high = FIRST_RANGE * stride if level < levels - 1 else math.inf
-        points.append(torch.stack([place, torch.full_like(place, stride)], dim=1))
-        ranges.append(torch.tensor([low, high], device=device).expand(len(place), 2))
-    return torch.cat(points), torch.cat(ranges)
+        place = torch.arange(0, steps, 2**level, device=device) + 0.5
+        points.append(torch.stack([place, torch.full_like(place, 2**level)], dim=1))
+    return torch.cat(points)
 
 
 class ActionFormer(nn.Module):
@@ -182,7 +177,7 @@ class ActionFormer(nn.Module):
         logits = split(self.class_head(rows, joined), levels, steps)
         offsets = split(self.offset_head(rows, joined), levels, steps)
         offsets = [F.relu(each * scale) for each, scale in zip(offsets, self.offset_head.scales, strict=True)]
-        points, _ = pyramid_points(steps, len(levels), features.device)
+        points = pyramid_points(steps, len(levels), features.device)
         return ActionFormerOutput(
             # float32 also under autocast, for the losses and for times of long videos.
             logits=torch.cat(logits, dim=1).float(),
@@ -210,7 +205,7 @@ class ActionFormer(nn.Module):
         return ActionFormerTargets(classes, offsets)
 
     def _video_targets(self, video: int, segments: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        points, ranges = pyramid_points(self.config.steps, len(self.config.windows), segments.device)
+        points = pyramid_points(self.config.steps, len(self.config.windows), segments.device)
         kinds = max(self.config.classes, 1)
         if not len(segments):
             return segments.new_zeros((len(points), kinds)).float(), torch.zeros_like(points)
@@ -226,7 +221,9 @@ class ActionFormer(nn.Module):
         from_centre = (place - (start + end) / 2).abs()
         farther = distances.amax(dim=2)
         takes = (distances.amin(dim=2) > 0) & (from_centre < CENTRE_RADIUS * stride)
-        takes &= (farther >= ranges[:, :1]) & (farther <= ranges[:, 1:])
+        # The ranges of the levels: 0 to 4 steps, 4 to 8, ..., and the last without an end.
+        takes &= (farther >= FIRST_RANGE / 2 * stride) | (stride == 1)
+        takes &= (farther <= FIRST_RANGE * stride) | (stride == stride.max())
         durations = torch.where(takes, end - start, math.inf)
         shortest, chosen = durations.min(dim=1, keepdim=True)  # the first of equals, as torch documents
         as_short = takes & (durations <= shortest + TIE_STEPS)

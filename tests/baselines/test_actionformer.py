@@ -1,5 +1,5 @@
 import json
-from math import exp, inf, log
+from math import exp, log
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +139,7 @@ def assigned(model, *segments, labels=None):
     """Return {place and stride: (offsets in steps, classes)} of the points that take a segment."""
     labels = torch.tensor(labels or [0] * len(segments))
     targets = model.targets([torch.tensor(segments)], [labels])
-    points, _ = pyramid_points(model.config.steps, len(model.config.windows), torch.device("cpu"))
+    points = pyramid_points(model.config.steps, len(model.config.windows), torch.device("cpu"))
     found = {}
     for (place, stride), offsets, classes in zip(
         points.tolist(), targets.offsets[0].tolist(), targets.classes[0].tolist(), strict=True
@@ -152,13 +152,20 @@ def assigned(model, *segments, labels=None):
 
 
 def test_points_are_centres_of_steps():
-    points, ranges = pyramid_points(5, 3, torch.device("cpu"))
+    points = pyramid_points(5, 3, torch.device("cpu"))
     assert points.tolist() == [
         *[[0.5, 1], [1.5, 1], [2.5, 1], [3.5, 1], [4.5, 1]],
         *[[0.5, 2], [2.5, 2], [4.5, 2]],
         *[[0.5, 4], [4.5, 4]],
     ]
-    assert ranges.tolist() == [*[[0, 4]] * 5, *[[4, 8]] * 3, *[[8, inf]] * 2]
+
+
+def test_middle_levels_have_a_range_with_two_ends():
+    found = assigned(small(steps=16, windows=(3, 3, -1)), [0.5, 12.5])
+    # Level 1: 4.5, 6.5 and 8.5 are within 3 of the centre 6.5; their farther ends are 8, 6 and 8 steps away. Level 2:
+    # 4.5 and 8.5 are within 6; 0.5 and 12.5 are the segment's ends.
+    assert list(found) == [(4.5, 2), (6.5, 2), (8.5, 2), (4.5, 4), (8.5, 4)]
+    assert (6.5, 2) not in assigned(small(steps=16, windows=(3, 3, -1)), [-2.0, 15.0])
 
 
 def test_targets_worked_by_hand():
@@ -227,7 +234,7 @@ def test_labels_that_are_no_class_are_refused_where_there_are_classes(label):
 
 def as_output(model, logits, offsets, length):
     """Make an output of one video of `length` steps, from lists over all points."""
-    points, _ = pyramid_points(model.config.steps, len(model.config.windows), torch.device("cpu"))
+    points = pyramid_points(model.config.steps, len(model.config.windows), torch.device("cpu"))
     logits = torch.tensor(logits, dtype=torch.float32).view(1, len(points), -1)
     offsets = torch.tensor(offsets, dtype=torch.float32).view(1, len(points), 2)
     return ActionFormerOutput(logits, offsets, points[None, :, 0] < length, points[None])
