@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 SECONDS = 240  # far above what a run takes on one slow core: it is there so that a hang becomes a failure
+REFERENCES = ["Whole video", "Upper mark of the grid"]
 ROWS = ["Random features (floor)", "TAC on trimmed videos", "TAC on the target set", "TSP on the target set"]
 M_PERTURB = -6  # glibc's mallopt: fill memory with a byte when it is allocated and freed
 
@@ -77,7 +78,8 @@ def _arm(point: str) -> None:
 
 def results(folder: Path) -> dict[str, bytes]:
     """Return everything that is a result: the table, and each row's predictions and statistics."""
-    files = [*folder.glob("rows/*/*/predictions.json.gz"), *folder.glob("rows/*/*/statistics.npz"), folder / "table.md"]
+    files = [path for name in ("predictions.json.gz", "statistics.npz") for path in folder.glob(f"*/*/*/{name}")]
+    files.append(folder / "table.md")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -97,26 +99,31 @@ def finished(tmp_path_factory) -> Path:
 def test_the_table_has_a_row_for_every_feature_set(finished):
     lines = (finished / "table.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    assert rows[0] == ["features", "mAP@0.50", "@0.75", "@0.95", "average", "95 % interval"]
-    assert [row[0] for row in rows[2:]] == ROWS
-    for row in rows[2:]:
-        low, _, high = row[-1].partition(" to ")
-        assert all(0 <= float(cell) <= 100 for cell in row[1:-1])
-        assert float(low) <= float(row[-2]) <= float(high)
-    assert len(results(finished)) == 1 + 2 * len(ROWS)
+    tal, proposals = ["mAP@0.50", "@0.75", "@0.95", "average"], ["AR@1", "@10", "@100", "AUC"]
+    assert rows[0] == ["features", *tal, "95 % interval", *proposals, "95 % interval"]
+    end = rows.index(["difference", "average mAP", "95 % interval", "p", "AUC", "95 % interval", "p"])
+    assert [row[0] for row in rows[2:end]] == REFERENCES + ROWS
+    for row in rows[2:end]:
+        for cells in (row[1:6], row[6:11]):
+            low, _, high = cells[-1].partition(" to ")
+            assert all(0 <= float(cell) <= 100 for cell in cells[:-1])
+            assert float(low) <= float(cells[-2]) <= float(high)
+    assert len(rows[end + 2 :]) == len(ROWS) * (len(ROWS) - 1) // 2
+    assert len(results(finished)) == 1 + 2 * 2 * len(REFERENCES + ROWS)
 
 
 def test_every_stage_leaves_a_record_with_its_provenance(finished):
     records = [json.loads(path.read_bytes()) for path in finished.rglob("record.json")]
     stages = {record["stage"] for record in records}
     assert stages == {
-        "generate", "pretrain", "extract", "random features", "class scores", "train", "predict", "score",
+        "generate", "pretrain", "extract", "random features", "class scores", "check features", "train",
+        "predict", "score", "compare",
     }  # fmt: skip
     for record in records:
         assert record["status"] == "finished"
         assert record["provenance"]["packages"]["torch"]
         assert record["provenance"]["machine"]["system"]
-        assert record["outputs"]
+        assert record["outputs"] or record["stage"] in ("check features", "compare")
         assert all(len(sha) == 64 for sha in record["outputs"].values())
     assert all("videos:6|" in record["figures"]["signature"] for record in records if record["stage"] == "score")
 
@@ -158,10 +165,14 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_table(finished, tmp_path):
         "write features/trimmed/features.h5",
         "pretrain tsp: 6/10",
         "write features/tsp/record.json",
+        "check features · TSP on the target set: 9/18",
         "train gtad · TAC on trimmed videos: 4/6",
         "predict · TAC on the target set: 4/6",
         "write tac-on-the-target-set/predict/predictions.json.gz",
         "write tsp-on-the-target-set/score/statistics.npz",
+        "compare rows · tal: 500/1000",
+        "write tal/comparison/record.json",
+        "train bmn · TSP on the target set: 2/3",
         f"write {tmp_path.name}/out/table.md",
     ]
     out, log = tmp_path / "out", tmp_path / "log"
@@ -176,12 +187,15 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_table(finished, tmp_path):
 def test_report_on_an_unfinished_run(finished, tmp_path):
     out, log = shutil.copytree(finished, tmp_path / "out"), tmp_path / "log"
     (out / "table.md").unlink()
-    (out / "rows" / "tac-on-the-target-set" / "score" / "record.json").unlink()
+    (out / "tal" / "tac-on-the-target-set" / "score" / "record.json").unlink()
     assert run("report", out, log=log) == 0
     before, after = (finished / "table.md").read_text().splitlines(), (out / "table.md").read_text().splitlines()
-    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-    assert [new for _, new in changed] == ["| TAC on the target set | — | — | — | — | — |"]
-    assert changed[0][0].startswith("| TAC on the target set | ")
+    row = "| TAC on the target set |"
+    (old,), (new,) = ([line for line in lines if line.startswith(row)] for lines in (before, after))
+    assert new.startswith(f"{row} — | — | — | — | — | ")
+    assert new.split("|")[7:] == old.split("|")[7:], "the other task is finished"
+    (line,) = (line for line in after if line.startswith("| TSP on the target set − TAC on the target set"))
+    assert line.split("|")[2:5] == [" — "] * 3, "it cannot be compared"
     assert "—" in log.read_text()
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
@@ -26,7 +27,7 @@ DIFFERENCE_NOTE: Final = (
 )
 COLUMNS: Final = {
     "tal": {"mAP@0.50": "mAP@0.50", "mAP@0.75": "@0.75", "mAP@0.95": "@0.95", "average_mAP": "average"},
-    "proposals": {"AR@1": "AR@1", "AR@10": "AR@10", "AR@100": "AR@100", "AUC": "AUC"},
+    "proposals": {"AR@1": "AR@1", "AR@10": "@10", "AR@100": "@100", "AUC": "AUC"},
 }
 MAIN: Final = {"tal": "average_mAP", "proposals": "AUC"}  # the metric that intervals and differences are of
 MAIN_HEADING: Final = {"tal": "average mAP", "proposals": "AUC"}
@@ -105,8 +106,8 @@ def markdown(table: ResultTable) -> str:
             lines += ["", f"Signature: `{task.signature}`"]
         lines += [line for sentence in task.missing for line in ("", " ".join(sentence.split()))]
     lines += ["", INTERVAL_NOTE]
-    if header := _difference_header(table):
-        lines += ["", *_markdown_table(header, _difference_cells(table)), "", DIFFERENCE_NOTE]
+    if header := _difference_header(table.tasks):
+        lines += ["", *_markdown_table(header, _difference_cells(table.tasks)), "", DIFFERENCE_NOTE]
     for note in table.run.notes:
         lines += ["", note]
     return "\n".join(lines) + "\n"
@@ -120,8 +121,8 @@ def terminal(table: ResultTable) -> Group:
         heading = f"{table.run.title}: {MAIN_HEADING[task.table.task]}, {task.table.facts.get('localizer', '')}"
         parts.append(_drawn(heading, ["features", *task.header], [[name, *_cells(task, name)] for name in names]))
         parts += task.missing
-    if header := _difference_header(table):
-        parts.append(_drawn("Differences", header, _difference_cells(table)))
+        if header := _difference_header([task]):
+            parts.append(_drawn("", header, _difference_cells([task])))
     return Group(*parts, INTERVAL_NOTE, *table.run.notes)
 
 
@@ -165,7 +166,10 @@ def _columns(task: str, finished: Mapping[str, Record]) -> Mapping[str, str]:
     if not metrics or set(COLUMNS[task]) <= set(metrics):
         return COLUMNS[task]
     main = MAIN[task]
-    return {**{key: key for key in metrics if key != main}, main: COLUMNS[task][main]}
+    others = [key for key in metrics if key != main]
+    # The first heading says what the metric is, the others at what: mAP@0.30, @0.40, ...
+    headings = {key: key if not k else key[key.index("@") :] for k, key in enumerate(others)}
+    return {**headings, main: COLUMNS[task][main]}
 
 
 def _cells(task: TaskResult, name: str) -> list[str]:
@@ -203,15 +207,15 @@ def _differences(
     return found
 
 
-def _difference_header(table: ResultTable) -> list[str]:
+def _difference_header(tasks: Sequence[TaskResult]) -> list[str]:
     """Return the headings of the table of differences; none where there are no differences."""
-    told = [task for task in table.tasks if task.differences]
+    told = [task for task in tasks if task.differences]
     heads = [head for task in told for head in (MAIN_HEADING[task.table.task], INTERVAL, "p")]
     return ["difference", *heads] if heads else []
 
 
-def _difference_cells(table: ResultTable) -> list[list[str]]:
-    told = [task for task in table.tasks if task.differences]
+def _difference_cells(tasks: Sequence[TaskResult]) -> list[list[str]]:
+    told = [task for task in tasks if task.differences]
     pairs = dict.fromkeys(pair for task in told for pair in task.differences)
     return [
         [f"{b} − {a}", *(cell for task in told for cell in task.differences.get((b, a), [UNFINISHED] * 3))]
@@ -240,9 +244,10 @@ def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> li
 
 
 def _drawn(title: str, header: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
-    drawn = Table(title=title)
+    # Numbers may not be broken; what is left of a narrow terminal is the names'.
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for k, head in enumerate(header):
-        drawn.add_column(head, justify="right" if k else "left", no_wrap=bool(k))
+        drawn.add_column(head, justify="right" if k else "left", no_wrap=bool(k), min_width=0 if k else 14)
     for row in cells:
         drawn.add_row(*row)
     return drawn

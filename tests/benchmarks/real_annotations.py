@@ -87,7 +87,7 @@ def write_noisy_features(path, database, stride_frames, frame_rate, dim, signal,
             yield name, VideoFeatures(rows, entry["duration"], "none")
 
     meaning = RowMeaning("made up", f"seed {seed}", CLIP_FRAMES, stride_frames, frame_rate, dim, "fp32")
-    write_features(path, videos(), meaning)
+    write_features(path, dict(videos()), meaning)
 
 
 def write_set(folder, name, protocol, database, validation):

@@ -152,7 +152,7 @@ def test_other_labels_are_another_score_but_for_reference_rows(two_tasks):
 def test_another_protocol_shows_all_its_thresholds(run):
     score(run, "tal/tac", {"mAP@0.30": 0.6, "mAP@0.50": 0.4, "average_mAP": 0.5})
     table = result_table(run)
-    assert table.header == ["features", "mAP@0.30", "mAP@0.50", "average", "95 % interval"]
+    assert table.header == ["features", "mAP@0.30", "@0.50", "average", "95 % interval"]
     assert table.cells[0] == ["TAC", "60.00", "40.00", "50.00", "30.00 to 41.23"]
 
 
@@ -165,6 +165,16 @@ def test_the_terminal_shows_the_same(run):
         console.print(terminal(result_table(run)))
     for text in ("A title", "TAC", "35.81", "—", "TSP | max", "Another.", "random − TAC", "+1.50"):
         assert text in captured.get()
+
+
+def test_a_narrow_terminal_keeps_names_and_numbers(run):
+    thumos = {f"mAP@0.{tenth}0": 0.4567 for tenth in range(3, 8)}
+    score(run, "tal/tac", {**thumos, "average_mAP": 0.4567})
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(terminal(result_table(run)))
+    (line,) = (line for line in captured.get().splitlines() if line.startswith(" TAC "))
+    assert line.split() == ["TAC", *["45.67"] * 6, "30.00", "to", "41.23"]
 
 
 def test_no_run_is_one_sentence(tmp_path):

@@ -214,7 +214,7 @@ def test_proposals_are_scored_by_recall(tmp_path, dataset):
     what = evaluation(tmp_path, dataset, task="proposals")
     evaluate([what], {"a": [write_rows(tmp_path / "a.h5", dataset)]}, "", [])
     table = result_table(what.out)
-    assert table.header == ["features", "AR@1", "AR@10", "AR@100", "AUC", "95 % interval"]
+    assert table.header == ["features", "AR@1", "@10", "@100", "AUC", "95 % interval"]
     record = read_record(what.out / "proposals" / "a" / "score")
     truth = read_annotations(dataset.annotations).ground_truth("val")
     path = what.out / "proposals" / "a" / "predict" / "predictions.json.gz"
