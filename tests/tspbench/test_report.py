@@ -101,8 +101,8 @@ def test_several_tasks_share_their_rows(two_tasks):
         "average",
         "95 % interval",
         "AR@1",
-        "AR@10",
-        "AR@100",
+        "@10",
+        "@100",
         "AUC",
         "95 % interval",
     ]
