@@ -185,8 +185,8 @@ MISTAKES = {
     "run smoke --out OUT --set sede=1": "did you mean 'seed'?",
     "run smoke --out OUT --set seed=one": "'seed'",
     "run smoke --out OUT --set pretrain.tsp.init=tack": "did you mean 'tac'?",
-    "run smoke --out OUT --set localizer.name=gatd": "did you mean 'gtad'?",
-    "run smoke --out OUT --set localizer.config.step=8": "did you mean 'steps'?",
+    "run smoke --out OUT --set tasks.tal.name=gatd": "did you mean 'gtad'?",
+    "run smoke --out OUT --set tasks.tal.config.step=8": "did you mean 'steps'?",
 }
 
 
