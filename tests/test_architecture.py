@@ -11,7 +11,7 @@ FLOORS = {
     6: "tspbench.cli tspbench.cli_options",
     5: "tspbench.verbs tspbench.scoring_verbs tspbench.doctor tspbench.experiment tspbench.recipe tspbench.report",
     4: "tspbench.stages",
-    3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.batches tspbench.clip_batches "
+    3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.clip_batches "
     "tspbench.reference_rows tspbench.feature_reading tspbench.feature_views tspbench.feature_batches "
     "tspbench.streaming tspbench.video_labels tspbench.fit tspbench.plots",
     2: "tspbench.storage",

@@ -1,7 +1,7 @@
 """Batches of whole videos for localizers, from memory or streamed by worker processes."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +9,7 @@ import torch
 
 from baselines.contract import FeatureBatch
 from tspbench.feature_reading import Workers
-from tspbench.feature_views import FeatureViews, TimeSettings
-from tspbench.storage.annotations import VideoAnnotations
-from tspbench.storage.features import FeatureFiles
+from tspbench.feature_views import FeatureViews
 
 
 class FeatureBatches:
@@ -58,31 +56,3 @@ class FeatureBatches:
         if self._device.type == "cuda":
             batch = replace(batch, features=batch.features.pin_memory().to(self._device, non_blocking=True))
         return batch.to(self._device)
-
-
-class FeatureVideos:
-    """The videos of one subset as a localizer sees them: features resampled to ``steps`` steps, segments in steps.
-
-    Args:
-        files: the feature set.
-        videos: annotated videos that have features, all of them.
-        labels: class names in the order of their indices.
-        steps: T.
-    """
-
-    def __init__(
-        self, files: FeatureFiles, videos: Sequence[VideoAnnotations], labels: Sequence[str], steps: int
-    ) -> None:
-        self._views = FeatureViews(files, videos, labels, steps, TimeSettings(), training=True)
-        self.names, self.timelines = self._views.names, self._views.timelines
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def batch(self, chosen: Sequence[int], device: torch.device) -> FeatureBatch:
-        """Return some of the videos as a batch on ``device``."""
-        return self._views.batch(chosen).to(device)
-
-    def epoch(self, epoch: int, batch_size: int, seed: int, device: torch.device) -> Iterator[FeatureBatch]:
-        """Yield all videos in an order that follows from (seed, epoch)."""
-        return FeatureBatches(self._views, batch_size, device, 0, seed).epoch(epoch)
