@@ -91,17 +91,13 @@ class Workers:
             UserError: what reading says, in the same words as if it were done here.
         """
         ahead: deque[Future[Features]] = deque()
-        try:
-            for order in orders:
-                with _deaf_to_interrupts():
-                    ahead.append(self._pool.submit(_fill, self._paths, order))
-                if len(ahead) > AHEAD * self._workers:
-                    yield ahead.popleft().result()
-            while ahead:
+        for order in orders:
+            with _deaf_to_interrupts():
+                ahead.append(self._pool.submit(_fill, self._paths, order))
+            if len(ahead) > AHEAD * self._workers:
                 yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _fill(paths: tuple[Path, ...], order: Order) -> Features:

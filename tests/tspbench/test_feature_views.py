@@ -161,8 +161,8 @@ def test_steps_of_chosen_length_by_hand(tmp_path):
         assert make(files, [annotated("v", duration)], 3, False, mode="padded", step_seconds=4.0).timelines == [
             Timeline(0.0, 4.0, steps)
         ]
-    # 3 / 0.1 is a little more than 30.
-    assert make(files, [annotated("v", 3.0)], 3, False, mode="padded", step_seconds=0.1).timelines[0].steps == 30
+    assert 2.1 / 0.7 > 3  # in binary
+    assert make(files, [annotated("v", 2.1)], 3, False, mode="padded", step_seconds=0.7).timelines[0].steps == 3
 
 
 @pytest.mark.parametrize("mode", ["windows", "padded"])
@@ -201,7 +201,7 @@ def test_padded_training_by_hand(tmp_path):
 
 def test_padded_prediction_by_hand(tmp_path):
     files = plain(tmp_path / "f.h5", v=10, w=3)
-    videos = [annotated("v", 20.0, [3.0, 7.0]), annotated("w", 6.0)]
+    videos = [annotated("v", 20.0, [3.0, 7.0], [10.0, 20.0]), annotated("w", 6.0)]
     views = make(files, videos, 4, False, mode="padded")
     assert [(each.video, each.offset, each.timeline) for each in views.views] == [
         (0, 0, Timeline(0.0, 2.0, 10)),
@@ -212,7 +212,7 @@ def test_padded_prediction_by_hand(tmp_path):
     assert both.mask.sum(1).tolist() == [3, 10]
     assert (both.features[0, :, 3:] == 0).all()
     assert both.features[1, 0].tolist() == list(range(10))
-    assert both.segments[1].tolist() == [[1.5, 3.5]]
+    assert both.segments[1].tolist() == [[1.5, 3.5], [5, 10]]
     assert views.batch([1]).features.shape == (1, 3, 3)
 
 
@@ -244,7 +244,9 @@ def written(folder, drawn, seed, with_attributes):
     rng = np.random.default_rng(seed)
     features, videos = {}, []
     for k, (rows, duration, shares) in enumerate(drawn):
-        features[f"v{k}"] = VideoFeatures(rng.standard_normal((rows, 3)).astype(np.float32), duration, "d")
+        values = rng.standard_normal((rows, 3)).astype(np.float32)
+        values[rng.random(values.shape) < 0.3] = -0.0  # a bit of its own
+        features[f"v{k}"] = VideoFeatures(values, duration, "d")
         videos.append(annotated(f"v{k}", duration, *(np.array(shares).reshape(-1, 2) * duration)))
     if with_attributes:
         write_features(folder / "f.h5", features, MEANING)
@@ -327,6 +329,18 @@ def test_streamed_and_kept_features_are_the_same_bits(folder, drawn, mode, train
         assert torch.equal(one.mask, other.mask)
         assert all(map(torch.equal, one.segments, other.segments))
         assert all(map(torch.equal, one.labels, other.labels))
+
+
+def test_a_window_behind_the_last_row_is_the_same_bits_too(tmp_path):
+    rows = np.array([[1.0, 1.0, 1.0], [-0.0, 2.0, 0.0]], dtype=np.float32)
+    write_features(tmp_path / "f.h5", {"v": VideoFeatures(rows, 2.0, "d")}, MEANING)
+    time, files = TimeSettings(mode="windows", step_seconds=1.0), FeatureFiles([tmp_path / "f.h5"])
+    kept, streamed = (
+        FeatureViews(files, [annotated("v", 20.0)], [], 4, time, training=False, memory_bytes=limit).batch([4])
+        for limit in (1000, 0)
+    )
+    assert kept.features[0].tolist() == [[0] * 4, [2] * 4, [0] * 4]
+    assert kept.features.numpy().tobytes() == streamed.features.numpy().tobytes()
 
 
 def test_what_fits_is_read_once_and_what_does_not_is_not_kept(tmp_path, monkeypatch):
