@@ -121,6 +121,11 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 def _end_with_parent() -> None:
     """End this worker when the process that started it is gone, even if that was killed."""
+    threading.Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end() -> None:
     parent = parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        parent.join()
+        os._exit(1)
