@@ -231,7 +231,7 @@ def _check_features(shared: Benchmark, files: Mapping[str, FeatureFiles], out: P
                 doubtful = each.check({video.name: video.duration_seconds for video in wanted}, advance)
             for sentence in doubtful:
                 say(sentence)
-            return {"videos": len(wanted)}
+            return {"videos": len(wanted), "doubtful": doubtful}
 
         inputs = {"annotations": shared.inputs["annotations"], **file_hashes(each)}
         run_stage("check features", out / "checked" / slug(name), {}, inputs, [], work)

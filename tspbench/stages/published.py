@@ -100,15 +100,45 @@ _ACTIONFORMER_ACTIVITYNET: Final = LocalizerSettings(
     ),
 )
 
+# ActionFormer's release, configs/thumos_i3d.yaml: whole videos, classes told apart by the localizer itself.
+_ACTIONFORMER_THUMOS14: Final = LocalizerSettings(
+    name="actionformer",
+    config={
+        "steps": 2304,
+        "classes": 20,
+        "hidden": 512,
+        "windows": (19,) * 6,
+        "position_encoding": False,
+        "label_smoothing": 0.0,
+        "regression_weight": 1.0,
+        "initial_normalizer": 100.0,
+        "min_duration": 0.05,
+        "nms_sigma": 0.5,
+        "max_proposals": 200,
+    },
+    time=TimeSettings(mode="padded"),
+    fit=FitSettings(
+        epochs=35,
+        batch_size=2,
+        optimizer="adamw",
+        learning_rates={"localizer": 1e-4},
+        weight_decay=0.05,
+        decay="weights",
+        warmup_epochs=5,
+        schedule="cosine",
+        clip_norm=1.0,
+        average=0.999,
+    ),
+)
+
 PUBLISHED: Final[dict[str, dict[str, LocalizerSettings]]] = {
     "gtad": {ACTIVITYNET: _GTAD_ACTIVITYNET, THUMOS14: _GTAD_THUMOS14},
     "bmn": {ACTIVITYNET: _BMN_ACTIVITYNET, THUMOS14: _BMN_THUMOS14},
-    "actionformer": {ACTIVITYNET: _ACTIONFORMER_ACTIVITYNET},
+    "actionformer": {ACTIVITYNET: _ACTIONFORMER_ACTIVITYNET, THUMOS14: _ACTIONFORMER_THUMOS14},
 }
 """Localizer → benchmark → its published settings."""
 
 
 def published(localizer: str, protocol: str) -> LocalizerSettings:
     """Return the published settings for the benchmark of a protocol; for other benchmarks those for ActivityNet."""
-    by_benchmark = PUBLISHED[localizer]
-    return by_benchmark.get(THUMOS14 if protocol.startswith(THUMOS14) else ACTIVITYNET, by_benchmark[ACTIVITYNET])
+    return PUBLISHED[localizer][THUMOS14 if protocol.startswith(THUMOS14) else ACTIVITYNET]

@@ -13,6 +13,7 @@ FIT = {
     ("bmn", "activitynet"): (9, 16, "adam", 0.001, 1e-4, (6,)),
     ("bmn", "thumos14"): (10, 16, "adam", 0.001, 1e-4, (7,)),
     ("actionformer", "activitynet"): (15, 16, "adamw", 0.001, 0.05, ()),
+    ("actionformer", "thumos14"): (35, 2, "adamw", 1e-4, 0.05, ()),
 }
 EVERY = [(name, benchmark) for name, by_benchmark in PUBLISHED.items() for benchmark in by_benchmark]
 
@@ -31,12 +32,27 @@ def test_the_settings_fit_the_localizer(name, benchmark):
     settings = published(name, benchmark)
     model = new_localizer(settings, 512, seed=0)
     assert isinstance(model, LOCALIZERS[name])
-    assert (settings.time.mode == "windows") == (benchmark == "thumos14")
+    modes = {"activitynet": "rescale", "thumos14": "padded" if name == "actionformer" else "windows"}
+    assert settings.time.mode == modes[benchmark]
 
 
-def test_every_localizer_has_settings_for_activitynet():
+def test_every_localizer_has_settings_for_both():
     assert set(PUBLISHED) == set(LOCALIZERS)
-    assert all("activitynet" in by_benchmark for by_benchmark in PUBLISHED.values())
+    assert all(set(by_benchmark) == {"activitynet", "thumos14"} for by_benchmark in PUBLISHED.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "benchmark", "channels", "expected"),
+    [
+        ("gtad", "thumos14", 2048, 5_617_540),
+        ("bmn", "activitynet", 512, 5_000_068),
+        ("actionformer", "activitynet", 512, 6_943_497),
+        ("actionformer", "thumos14", 2048, 29_251_612),
+    ],
+)
+def test_the_networks_are_of_the_published_size(name, benchmark, channels, expected):
+    model = new_localizer(published(name, benchmark), channels, seed=0)
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 
 @pytest.mark.parametrize(
@@ -45,4 +61,3 @@ def test_every_localizer_has_settings_for_activitynet():
 )
 def test_the_benchmark_follows_from_the_protocol(protocol, benchmark):
     assert published("gtad", protocol) is PUBLISHED["gtad"][benchmark]
-    assert published("actionformer", protocol) is PUBLISHED["actionformer"]["activitynet"]
