@@ -29,7 +29,7 @@ from baselines.proposal_maps import (
     likely_boundaries,
     segment_map,
 )
-from baselines.sampling import SampledLayer, matching_points
+from baselines.sampling import SampledLayers, matching_points
 
 BINS = 32  # N, bins of a segment's features [Section 3.4; models.py]
 BOUNDARY_REGION = (-0.5, 0.5)  # around a step [Section 3.5; dataset.py]
@@ -139,8 +139,8 @@ class BMN(nn.Module):
         windows[: len(self.segments)] = sampling_windows(self.segments, variant)
         matrix = matching_points(windows, steps=steps, bins=BINS, points=variant.points)
         channels = width if config.variant == "pytorch" else width // 2
-        self.sampled = SampledLayer(channels, config.hidden_3d, [matrix], steps=steps)
-        self.head = MapHead(config.hidden_3d, config.hidden_2d, (len(valid), steps), cells)
+        self.sampled = SampledLayers(channels, config.hidden_3d, config.hidden_2d, [matrix], steps=steps)
+        self.head = MapHead(config.hidden_2d, (len(valid), steps), cells)
 
     def forward(self, features: Tensor, mask: Tensor) -> ProposalScores:
         """Apply the network.

@@ -30,7 +30,7 @@ from baselines.proposal_maps import (
     likely_boundaries,
     segment_map,
 )
-from baselines.sampling import SampledLayer, align_bins
+from baselines.sampling import SampledLayers, align_bins
 
 # Constants of the released code, branch `anet` of github.com/frostinassiky/gtad, file in brackets.
 INPUT_GROUPS = 4  # groups of the first convolution [models.py, GTAD]
@@ -201,10 +201,8 @@ class GTAD(nn.Module):
         # Cells that are no segments have the window [0, 0].
         windows = F.pad(sampling_windows(self.segments), (0, 0, 0, len(cells[-1]) - len(cells[0])))
         matrices = [align_bins(windows, steps=steps, bins=bins) for bins in (config.inner_bins, config.context_bins)]
-        self.align = SampledLayer(channels, config.hidden_3d, matrices, steps=steps)
-        self.head = MapHead(
-            config.hidden_3d, config.hidden_2d, (len(valid), steps), cells, pointwise=MAP_LAYERS - reach
-        )
+        self.align = SampledLayers(channels, config.hidden_3d, config.hidden_2d, matrices, steps=steps)
+        self.head = MapHead(config.hidden_2d, (len(valid), steps), cells, pointwise=MAP_LAYERS - reach)
 
     def forward(self, features: Tensor, mask: Tensor) -> ProposalScores:
         """Apply the network.

@@ -91,25 +91,21 @@ def check_whole_videos(features: Tensor, mask: Tensor, channels: int, steps: int
 
 
 class MapHead(nn.Module):
-    """The layers on a map of segments: one that narrows, some convolutions, one that scores.
+    """The last layers on a map of segments: some convolutions and one that scores.
 
     Convolutions of width 1 are linear layers on the list of cells.
     """
 
-    def __init__(
-        self, in_channels: int, hidden: int, shape: tuple[int, int], cells: Sequence[Tensor], *, pointwise: int = 0
-    ) -> None:
+    def __init__(self, hidden: int, shape: tuple[int, int], cells: Sequence[Tensor], *, pointwise: int = 0) -> None:
         """Make the layers.
 
         Args:
-            in_channels: channels of the input.
-            hidden: channels of all layers but the last.
+            hidden: channels of the input and of all layers but the last.
             shape: height and width of the map.
             cells: the lists of `cells_around`, one more than there are 3 x 3 convolutions.
             pointwise: the number of convolutions of width 1 before those.
         """
         super().__init__()
-        self.narrow = nn.Linear(in_channels, hidden)
         self.pointwise = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(pointwise))
         self.local = nn.Sequential()
         for result, source in reversed(list(pairwise(cells))):
@@ -117,11 +113,10 @@ class MapHead(nn.Module):
         self.score = nn.Linear(hidden, 2)
         self.cells = len(cells[0])
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:
         """Turn features of the last list of cells, ``(B, n, C)``, into probabilities of the first, ``(B, 2, N)``."""
-        hidden = F.relu(self.narrow(features))
         for layer in self.pointwise:
-            hidden = F.relu(layer(hidden))
+            hidden = F.relu(layer(hidden), inplace=True)
         if len(self.local):
             hidden = self.local(F.pad(hidden, (0, 0, 0, 1)))
         # The scores are float32 also under autocast: the losses take logarithms of them.

@@ -1,4 +1,4 @@
-"""Fixed linear sampling along time, fused with the layer after it.
+"""Fixed linear sampling along time, fused with the layers after it.
 
 Proposal networks describe a segment by a few bins, each the mean of some interpolated positions in and around it,
 and then mix bins and channels with a linear layer. Done in that order, every cell of the (duration, start) map holds
@@ -10,7 +10,8 @@ same function with no such tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+BUILT_TOGETHER = 256  # windows whose positions are laid out at a time: memory that training has no use for later
+ROWS_TOGETHER = 1024  # rows of a sparse product: the next layer finds them in the cache
 MIXED_TOGETHER = 256  # steps whose channels are mixed by one matrix product: enough to keep two cores busy
 
 
@@ -37,7 +40,11 @@ def align_bins(windows: Tensor, *, steps: int, bins: int) -> Tensor:
     Returns:
         A sampling matrix, see `_averages`.
     """
-    starts, ends = windows.double().unbind(dim=1)
+    return _stacked([_align_bins(some, steps, bins) for some in torch.split(windows.double(), BUILT_TOGETHER)])
+
+
+def _align_bins(windows: Tensor, steps: int, bins: int) -> Tensor:
+    starts, ends = windows.unbind(dim=1)
     lengths = (ends - starts).clamp(min=1)
     samples = torch.ceil(lengths / bins)
     most = int(samples.max())
@@ -66,7 +73,12 @@ def matching_points(windows: Tensor, *, steps: int, bins: int, points: int) -> T
     Returns:
         A sampling matrix, see `_averages`.
     """
-    starts, ends = windows.double().unbind(dim=1)
+    parts = torch.split(windows.double(), BUILT_TOGETHER)
+    return _stacked([_matching_points(some, steps, bins, points) for some in parts])
+
+
+def _matching_points(windows: Tensor, steps: int, bins: int, points: int) -> Tensor:
+    starts, ends = windows.unbind(dim=1)
     # The reference's order of operations: a position of exactly -1 contributes nothing, a little more gives all.
     spacing = (ends - starts) / (bins * points - 1)
     positions = starts[:, None] + spacing[:, None] * torch.arange(bins * points)
@@ -103,6 +115,17 @@ def _averages(positions: Tensor, counted: Tensor, share: Tensor, *, steps: int) 
     return torch.sparse_coo_tensor(entries, weights[kept].float(), size, check_invariants=True).coalesce()
 
 
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Stack sparse matrices whose entries are in order."""
+    below = [0, *accumulate(len(part) for part in parts)]
+    entries = torch.cat(
+        [part.indices() + torch.tensor([[row], [0]]) for part, row in zip(parts, below, strict=False)], 1
+    )
+    values = torch.cat([part.values() for part in parts])
+    size = (below[-1], parts[0].shape[1])
+    return torch.sparse_coo_tensor(entries, values, size, check_invariants=True, is_coalesced=True)
+
+
 class _SparseRows(nn.Module):
     """A fixed sparse matrix, as the rows that `torch.nn.functional.embedding_bag` sums.
 
@@ -114,123 +137,178 @@ class _SparseRows(nn.Module):
     offsets: Tensor
     weights: Tensor
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Tensor, *, transposed: bool = False) -> None:
         super().__init__()
-        rows, columns = matrix.indices()
-        ends = torch.bincount(rows, minlength=matrix.shape[0]).cumsum(0)
-        self.columns = matrix.shape[1]
-        # Fixed by the settings, so no part of the weights on disk.
+        (rows, columns), values = matrix.indices(), matrix.values()
+        self.height, self.width = matrix.shape
+        if transposed:
+            order = columns.argsort(stable=True)
+            rows, columns, values = columns[order], rows[order], values[order]
+            self.height, self.width = self.width, self.height
+        offsets = F.pad(torch.bincount(rows, minlength=self.height).cumsum(0), (1, 0))
+        edges = [*offsets[:-1:ROWS_TOGETHER].tolist(), len(values)]
+        self.entries = [slice(*pair) for pair in pairwise(edges)]  # of each block of rows
+        # Fixed by the settings, so no part of the weights on disk. Copies: a view would keep all of the matrix alive.
         self.register_buffer("indices", columns.int(), persistent=False)
-        self.register_buffer("offsets", F.pad(ends, (1, 0)).int(), persistent=False)
-        self.register_buffer("weights", matrix.values(), persistent=False)
+        self.register_buffer("offsets", offsets.int(), persistent=False)
+        self.register_buffer("weights", values.clone(), persistent=False)
 
-    def forward(self, dense: Tensor) -> Tensor:
-        """Multiply the matrix ``(N, M)`` with ``(M, O)``, giving ``(N, O)``."""
-        return F.embedding_bag(
-            self.indices,
-            dense,
-            self.offsets,
-            mode="sum",
-            per_sample_weights=self.weights,
-            include_last_offset=True,
-        )
+    def blocks(self, dense: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Multiply the matrix ``(N, M)`` with ``(M, O)``, yielding some rows of the result at a time, and which."""
+        for first, entries in zip(range(0, self.height, ROWS_TOGETHER), self.entries, strict=True):
+            last = min(first + ROWS_TOGETHER, self.height)
+            yield (
+                slice(first, last),
+                F.embedding_bag(
+                    self.indices[entries],
+                    dense,
+                    self.offsets[first : last + 1] - entries.start,
+                    mode="sum",
+                    per_sample_weights=self.weights[entries],
+                    include_last_offset=True,
+                ),
+            )
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """Return the matrix with all its zeros."""
         counts = self.offsets.diff()
         rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts, output_size=len(self.indices))
-        result = self.weights.new_zeros((len(counts), self.columns), dtype=dtype)
+        result = self.weights.new_zeros((self.height, self.width), dtype=dtype)
         return result.index_put_((rows, self.indices.long()), self.weights.to(dtype))
 
 
 class _MixThenSample(torch.autograd.Function):
-    """Compute ReLU(bias + sum over sources of ``matrix @ (source @ weight.T)``), a few videos at a time.
+    """Compute the function of `SampledLayers`, a few videos and then a few windows at a time.
 
-    Going through the batch in this way keeps the mixed features (7 MB a video at T = 100) in the cache and recycles
-    their memory, and they need not be kept for the gradient. Bias and ReLU are here because, as steps of their own,
-    they would go through the whole map again, three times: the memory, not the arithmetic, is what they cost.
+    Going through the batch in this way keeps the mixed features (7 MB a video at T = 100) and the hidden layer in the
+    cache and recycles their memory. Neither is kept for the gradient: to sample again costs an eighth of a training
+    step of BMN. Biases and ReLU are here because, as steps of their own, they would go through the whole map again:
+    the memory, not the arithmetic, is what they cost.
     """
 
     @staticmethod
-    def forward(ctx: Any, layer: SampledLayer, weight: Tensor, bias: Tensor, *sources: Tensor) -> Tensor:
-        videos, steps, channels = sources[0].shape
-        result = bias.new_empty((videos, layer.cells, len(bias)))
-        together = max(1, MIXED_TOGETHER // steps)
-        for first in range(0, videos, together):
-            chunk = result[first : first + together]
-            for number, (source, part, rows) in enumerate(
-                zip(sources, torch.split(weight, layer.bins), layer.rows, strict=True)
-            ):
-                mixed = source[first : first + together].reshape(-1, channels) @ part.flatten(0, 1).T
-                for video, bins in zip(chunk, mixed.view(len(chunk), -1, len(bias)), strict=True):
-                    torch.add(video if number else bias, rows(bins), out=video)
-            chunk.relu_()
-        ctx.layer = layer
-        ctx.save_for_backward(result, weight, *sources)
+    def forward(
+        ctx: Any,
+        layers: SampledLayers,
+        weight: Tensor,
+        bias: Tensor,
+        narrow_weight: Tensor,
+        narrow_bias: Tensor,
+        *sources: Tensor,
+    ) -> Tensor:
+        result = bias.new_empty((len(sources[0]), layers.cells, len(narrow_bias)))
+        for some in _chunks(sources[0]):
+            mixed = _mixed(layers, weight, sources, some)
+            for number, video in enumerate(result[some]):
+                for windows, hidden in _sampled(layers, [each[number] for each in mixed], bias):
+                    torch.addmm(narrow_bias, hidden, narrow_weight.T, out=video[windows]).relu_()
+        ctx.layers = layers
+        ctx.save_for_backward(result, weight, bias, narrow_weight, *sources)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        layer: SampledLayer = ctx.layer
-        result, weight, *sources = ctx.saved_tensors
-        weight_gradient, bias_gradient = torch.zeros_like(weight), weight.new_zeros(weight.shape[1])
+        layers: SampledLayers = ctx.layers
+        result, weight, bias, narrow_weight, *sources = ctx.saved_tensors
+        weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(bias)
+        narrow_weight_gradient = torch.zeros_like(narrow_weight)
+        narrow_bias_gradient = weight.new_zeros(len(narrow_weight))
         source_gradients = [source.new_empty(source.shape) for source in sources]
-        together = max(1, MIXED_TOGETHER // sources[0].shape[1])
-        for first in range(0, len(result), together):
-            some = slice(first, first + together)
-            chunk = [gradient * (of > 0) for gradient, of in zip(gradients[0][some], result[some], strict=True)]
-            for gradient in chunk:
-                bias_gradient += gradient.sum(dim=0)
-            for source, source_gradient, part, part_gradient, rows in zip(
-                sources,
-                source_gradients,
-                torch.split(weight, layer.bins),
-                torch.split(weight_gradient, layer.bins),
-                layer.transposed_rows,
-                strict=True,
+        hidden_gradient = weight.new_empty((layers.cells, len(bias)))
+        for some in _chunks(sources[0]):
+            mixed = _mixed(layers, weight, sources, some)
+            for number, (gradient, of) in enumerate(zip(gradients[0][some], result[some], strict=True)):
+                for windows, hidden in _sampled(layers, [each[number] for each in mixed], bias):
+                    narrow_gradient = gradient[windows] * (of[windows] > 0)
+                    narrow_bias_gradient += narrow_gradient.sum(dim=0)
+                    narrow_weight_gradient.addmm_(narrow_gradient.T, hidden)
+                    torch.mm(narrow_gradient, narrow_weight, out=hidden_gradient[windows]).mul_(hidden > 0)
+                bias_gradient += hidden_gradient.sum(dim=0)
+                # The gradient of the mixed features takes the place of these features.
+                for each, rows in zip(mixed, layers.transposed_rows, strict=True):
+                    for block, product in rows.blocks(hidden_gradient):
+                        each[number, block] = product
+            parts = torch.split(weight, layers.bins), torch.split(weight_gradient, layers.bins)
+            for source, source_gradient, each, part, part_gradient in zip(
+                sources, source_gradients, mixed, *parts, strict=True
             ):
-                # (steps of these videos, bins * O)
-                mixed = torch.cat([rows(gradient) for gradient in chunk]).view(-1, part.shape[0] * part.shape[1])
-                torch.mm(mixed, part.flatten(0, 1), out=source_gradient[some].flatten(0, 1))
-                part_gradient.flatten(0, 1).addmm_(mixed.T, source[some].flatten(0, 1))
-        return None, weight_gradient, bias_gradient, *source_gradients
+                of_steps = each.view(-1, part.shape[0] * part.shape[1])
+                torch.mm(of_steps, part.flatten(0, 1), out=source_gradient[some].flatten(0, 1))
+                part_gradient.flatten(0, 1).addmm_(of_steps.T, source[some].flatten(0, 1))
+        narrow_gradients = narrow_weight_gradient, narrow_bias_gradient
+        return None, weight_gradient, bias_gradient, *narrow_gradients, *source_gradients
 
 
-class SampledLayer(nn.Module):
-    """Sample bins of several sources, mix their channels and bins linearly, apply ReLU.
+def _chunks(source: Tensor) -> list[slice]:
+    """Cut the videos of ``(B, T, C)`` into chunks that are mixed together."""
+    together = max(1, MIXED_TOGETHER // source.shape[1])
+    return [slice(first, first + together) for first in range(0, len(source), together)]
+
+
+def _mixed(layers: SampledLayers, weight: Tensor, sources: Sequence[Tensor], some: slice) -> list[Tensor]:
+    """Mix the channels of each source into all bins of the hidden layer: ``(videos, T * bins, O)`` each."""
+    mixed = []
+    for source, part in zip(sources, torch.split(weight, layers.bins), strict=True):
+        videos, steps, channels = source[some].shape
+        product = source[some].reshape(-1, channels) @ part.flatten(0, 1).T
+        mixed.append(product.view(videos, steps * part.shape[0], part.shape[1]))
+    return mixed
+
+
+def _sampled(layers: SampledLayers, mixed: Sequence[Tensor], bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Compute the hidden layer of one video, yielding some windows at a time, ``(n, O)``, and which."""
+    products = (rows.blocks(each) for each, rows in zip(mixed, layers.rows, strict=True))
+    for parts in zip(*products, strict=True):
+        hidden = bias
+        for _, product in parts:
+            hidden = product.add_(hidden)
+        yield parts[0][0], hidden.relu_()
+
+
+class SampledLayers(nn.Module):
+    """Sample bins of several sources, then two linear layers with ReLU: the first mixes channels and bins.
 
     The same function as to concatenate the bins of all sources along the last axis of ``(B, N, C, bins)`` and to apply
-    ``nn.Linear(C * bins, O)`` and ReLU; see the head of this module. The weight is ``(bins, O, C)``, which needs no
-    copy to be used: from a linear layer, it is ``linear.weight.view(O, C, bins).permute(2, 0, 1)``.
+    ``nn.Linear(C * bins, hidden)``, ReLU, ``nn.Linear(hidden, O)`` and ReLU; see the head of this module. The first
+    weight is ``(bins, hidden, C)``, which needs no copy to be used: from a linear layer, it is
+    ``linear.weight.view(hidden, C, bins).permute(2, 0, 1)``.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, matrices: Sequence[Tensor], *, steps: int) -> None:
-        """Make the layer.
+    rows: Sequence[_SparseRows]
+    transposed_rows: Sequence[_SparseRows]
+
+    def __init__(
+        self, in_channels: int, hidden: int, out_channels: int, matrices: Sequence[Tensor], *, steps: int
+    ) -> None:
+        """Make the layers.
 
         Args:
             in_channels: channels C of every source.
-            out_channels: channels O of the result.
+            hidden: channels of the first layer.
+            out_channels: channels O of the second layer.
             matrices: one matrix ``(N, steps * bins)`` a source, see `align_bins` and `matching_points`.
             steps: length T of every source.
         """
         super().__init__()
         self.cells = matrices[0].shape[0]
         self.bins = [matrix.shape[1] // steps for matrix in matrices]
-        self.weight = nn.Parameter(torch.empty(sum(self.bins), out_channels, in_channels))
-        self.bias = nn.Parameter(torch.empty(out_channels))
-        self.rows = nn.ModuleList(_SparseRows(matrix) for matrix in matrices)
-        self.transposed_rows = nn.ModuleList(_SparseRows(matrix.t().coalesce()) for matrix in matrices)
+        self.weight = nn.Parameter(torch.empty(sum(self.bins), hidden, in_channels))
+        self.bias = nn.Parameter(torch.empty(hidden))
+        self.narrow = nn.Linear(hidden, out_channels)
+        self.rows = cast(Any, nn.ModuleList(_SparseRows(matrix) for matrix in matrices))
+        self.transposed_rows = cast(Any, nn.ModuleList(_SparseRows(matrix, transposed=True) for matrix in matrices))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights and bias as `torch.nn.Linear` does."""
+        """Draw weights and biases as `torch.nn.Linear` does."""
         bound = 1 / math.sqrt(self.weight[:, 0].numel())
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
+        self.narrow.reset_parameters()
 
     def forward(self, *sources: Tensor) -> Tensor:
-        """Apply the layer.
+        """Apply the layers.
 
         Args:
             sources: one ``(B, T, C)`` a matrix.
@@ -239,14 +317,15 @@ class SampledLayer(nn.Module):
             ``(B, N, O)``: float32, and exact to rounding; under autocast in its type, like any linear layer.
         """
         if torch.is_autocast_enabled(sources[0].device.type):
-            return self._mix_then_multiply(sources)
-        return cast(Tensor, _MixThenSample.apply(self, self.weight, self.bias, *sources))
+            return F.relu(self.narrow(self._mix_then_multiply(sources)))
+        parameters = self.weight, self.bias, self.narrow.weight, self.narrow.bias
+        return cast(Tensor, _MixThenSample.apply(self, *parameters, *sources))
 
     def _mix_then_multiply(self, sources: Sequence[Tensor]) -> Tensor:
-        """Do the same with dense matrices, zeros and all: who has units for low precision is done sooner that way."""
-        result = self.bias.to(torch.get_autocast_dtype(sources[0].device.type))
+        """Return the hidden layer, by dense matrices, zeros and all: units for low precision are quicker that way."""
+        hidden = self.bias.to(torch.get_autocast_dtype(sources[0].device.type))
         for source, part, rows in zip(sources, torch.split(self.weight, self.bins), self.rows, strict=True):
             mixed = F.linear(source, part.flatten(0, 1)).view(len(source), -1, len(self.bias))
-            matrix = cast(_SparseRows, rows).dense(mixed.dtype)
-            result = result + torch.bmm(matrix.expand(len(source), -1, -1), mixed)
-        return F.relu(result)
+            matrix = rows.dense(mixed.dtype)
+            hidden = hidden + torch.bmm(matrix.expand(len(source), -1, -1), mixed)
+        return F.relu(hidden)

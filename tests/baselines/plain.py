@@ -18,14 +18,14 @@ def at_segments(model, maps):
     return maps[:, :, end - start - 1, start]
 
 
-def convolutions_on_map(model, hidden):
+def convolutions_on_map(model, narrow, hidden):
     """``(B, hidden_3d, H, W)`` -> probabilities ``(B, 2, H, W)``."""
 
     def point(layer, value):
         return F.conv2d(value, layer.weight[:, :, None, None], layer.bias)
 
     head = model.head
-    hidden = F.relu(point(head.narrow, hidden))
+    hidden = F.relu(point(narrow, hidden))
     for layer in head.pointwise:
         hidden = F.relu(point(layer, hidden))
     for layer in head.local:
@@ -41,7 +41,7 @@ def plain_bmn(model, features, mask):
     sampled = torch.matmul(model.proposal(base), mask.view(steps, -1))
     weight = model.sampled.weight.permute(1, 2, 0)[:, :, :, None, None]  # (O, C, bins, 1, 1)
     hidden = F.relu(F.conv3d(sampled.view(len(features), -1, bins, height, width), weight, model.sampled.bias))
-    maps = convolutions_on_map(model, hidden.squeeze(2))
+    maps = convolutions_on_map(model, model.sampled.narrow, hidden.squeeze(2))
     return ProposalScores(at_segments(model, maps), boundaries[:, 0], boundaries[:, 1])
 
 
@@ -82,7 +82,7 @@ def plain_gtad(model, features, inner, context):
         sampled = [(inner @ x.T).view(longest * steps, -1), (context @ near.T).view(longest * steps, -1)]
         bins.append(torch.cat(sampled, dim=1))
     hidden = F.relu(F.linear(torch.stack(bins), weight, bias))
-    maps = convolutions_on_map(model, hidden.mT.unflatten(2, (longest, steps)))
+    maps = convolutions_on_map(model, model.align.narrow, hidden.mT.unflatten(2, (longest, steps)))
     return ProposalScores(at_segments(model, maps), torch.stack(starts), torch.stack(ends))
 
 

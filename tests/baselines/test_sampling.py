@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.sampling import SampledLayer, align_bins, matching_points
+from baselines.sampling import SampledLayers, align_bins, matching_points
 
 
 def plain_value(track, position):
@@ -39,13 +39,14 @@ def plain_matrix(windows, steps, bins):
     ).transpose(1, 2)
 
 
-def plain_layer(sources, matrices, weight, bias):
-    """Materialise all bins of all sources, then one linear layer on channels x bins, then ReLU."""
+def plain_layers(sources, matrices, weight, bias, narrow_weight, narrow_bias):
+    """Materialise all bins of all sources, then two linear layers with ReLU, the first on channels x bins."""
     bins = torch.cat(
         [torch.einsum("nkt,btc->bnck", matrix, source) for matrix, source in zip(matrices, sources, strict=True)], dim=3
     )
-    weight = weight.permute(1, 2, 0).flatten(1)  # (O, C * bins)
-    return torch.relu(bins.flatten(2) @ weight.T + bias)
+    weight = weight.permute(1, 2, 0).flatten(1)  # (hidden, C * bins)
+    hidden = torch.relu(bins.flatten(2) @ weight.T + bias)
+    return torch.relu(hidden @ narrow_weight.T + narrow_bias)
 
 
 def test_hand_worked_bins():
@@ -97,30 +98,32 @@ def test_matrix_equals_the_plain_rule(steps, bins, windows):
     ("videos", "steps", "channels", "out_channels", "cells", "bins"),
     [(1, 3, 1, 1, 1, (1,)), (3, 7, 5, 4, 9, (3, 2)), (2, 16, 8, 6, 30, (8, 4)), (9, 40, 4, 3, 20, (5, 1, 2))],
 )
-def test_layer_equals_the_plain_formulation_with_gradients(videos, steps, channels, out_channels, cells, bins):
+def test_layers_equal_the_plain_formulation_with_gradients(videos, steps, channels, out_channels, cells, bins):
     generator = torch.Generator().manual_seed(videos)
+    torch.manual_seed(videos)
     edges = (torch.rand(cells, 2, generator=generator) * 2 - 0.5) * steps
     windows = edges.sort(dim=1).values
-    layer = SampledLayer(
-        channels, out_channels, [align_bins(windows, steps=steps, bins=count) for count in bins], steps=steps
-    )
+    matrices = [align_bins(windows, steps=steps, bins=count) for count in bins]
+    layers = SampledLayers(channels, 7, out_channels, matrices, steps=steps)
     sources = [torch.randn(videos, steps, channels, generator=generator, requires_grad=True) for _ in bins]
     weigh = torch.randn(videos, cells, out_channels, generator=generator)
-    (layer(*sources) * weigh).sum().backward()
+    (layers(*sources) * weigh).sum().backward()
 
-    plain = [value.detach().double().requires_grad_() for value in (*sources, layer.weight, layer.bias)]
+    parameters = [layers.weight, layers.bias, layers.narrow.weight, layers.narrow.bias]
+    plain = [value.detach().double().requires_grad_() for value in (*sources, *parameters)]
     matrices = [plain_matrix(windows, steps, count) for count in bins]
-    expected = plain_layer(plain[:-2], matrices, plain[-2], plain[-1])
+    expected = plain_layers(plain[:-4], matrices, *plain[-4:])
+    assert expected.any()
     (expected * weigh).sum().backward()
-    torch.testing.assert_close(layer(*sources).double(), expected, rtol=1e-5, atol=1e-5)
-    for value, other in zip((*sources, layer.weight, layer.bias), plain, strict=True):
+    torch.testing.assert_close(layers(*sources).double(), expected, rtol=1e-5, atol=1e-5)
+    for value, other in zip((*sources, *parameters), plain, strict=True):
         torch.testing.assert_close(value.grad.double(), other.grad, rtol=1e-5, atol=1e-5)
 
 
 def a_layer_and_sources(seed=0):
     torch.manual_seed(seed)
     windows = torch.tensor([[start - 1.0, end + 1.0] for start in range(6) for end in range(start + 1, 7)])
-    layer = SampledLayer(8, 5, [align_bins(windows, steps=6, bins=bins) for bins in (4, 3)], steps=6)
+    layer = SampledLayers(8, 6, 5, [align_bins(windows, steps=6, bins=bins) for bins in (4, 3)], steps=6)
     return layer, [torch.randn(3, 6, 8, requires_grad=True) for _ in range(2)]
 
 
@@ -149,7 +152,7 @@ def test_low_precision_is_close():
 
 def test_same_bits_each_time():
     windows = torch.tensor([[start - 1.0, end + 1.0] for start in range(12) for end in range(start + 1, 13)])
-    layer = SampledLayer(16, 8, [align_bins(windows, steps=12, bins=8)], steps=12)
+    layer = SampledLayers(16, 8, 6, [align_bins(windows, steps=12, bins=8)], steps=12)
     source = torch.randn(5, 12, 16, requires_grad=True)
     runs = []
     for _ in range(2):
@@ -159,5 +162,5 @@ def test_same_bits_each_time():
 
 
 def test_matrices_are_not_part_of_the_weights():
-    layer = SampledLayer(4, 4, [align_bins(torch.tensor([[0.0, 2.0]]), steps=4, bins=2)], steps=4)
-    assert sorted(layer.state_dict()) == ["bias", "weight"]
+    layer = SampledLayers(4, 4, 2, [align_bins(torch.tensor([[0.0, 2.0]]), steps=4, bins=2)], steps=4)
+    assert sorted(layer.state_dict()) == ["bias", "narrow.bias", "narrow.weight", "weight"]
