@@ -33,8 +33,8 @@ from baselines.sampling import SampledLayers, matching_points
 
 BINS = 32  # N, bins of a segment's features [Section 3.4; models.py]
 BOUNDARY_REGION = (-0.5, 0.5)  # around a step [Section 3.5; dataset.py]
-BOUNDARY_POSITIVE = 0.5  # theta: a step covered by more than this is a boundary [eq. 5; loss_function.py]
-REGRESSION_WEIGHT = 10.0  # lambda [eq. 6; loss_function.py, bmn_loss_func]
+BOUNDARY_POSITIVE = 0.5  # theta: a step covered by more than this is a boundary [Section 3.5; loss_function.py]
+REGRESSION_WEIGHT = 10.0  # lambda [Section 3.5; loss_function.py, bmn_loss_func]
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,17 @@ class Variant:
     """Where the paper and the PyTorch code that everyone uses differ in numbers.
 
     Attributes:
-        groups: groups of most convolutions along time.
-        margin: share of a segment's length by which its window is longer on each side.
-        inclusive: how many steps that length is longer than the segment.
+        margin: share of its length by which the window of a segment is longer on each side.
+        inclusive: how many steps longer the segment counts for that.
         points: sampling points a bin.
         columns: what a column of the map stands for, see `segment_map`.
         local_layers: 3 x 3 convolutions.
         classification_positive: IoU above which a segment is positive.
-        high, low: IoU above which a segment counts as high in the regression, and up to which as low.
-        loss_scale: of the whole loss, for the halves that the code has in both kinds of loss and the paper has not.
+        high: IoU above which a segment counts as high in the regression.
+        low: IoU up to which it counts as low.
+        loss_scale: of the whole loss: the code halves both kinds of loss, the paper neither.
     """
 
-    groups: int
     margin: float
     inclusive: int
     points: int
@@ -67,9 +66,29 @@ class Variant:
 
 VARIANTS = {
     # models.py, dataset.py and loss_function.py of github.com/JJBOY/BMN-Boundary-Matching-Network
-    "pytorch": Variant(4, 0.5, 1, 3, "ends", 2, 0.9, 0.7, 0.3, 1.0),
-    # Table 1 and Sections 3.3 to 3.5
-    "paper": Variant(1, 0.25, 0, 1, "starts", 1, 0.5, 0.6, 0.2, 2.0),
+    "pytorch": Variant(
+        margin=0.5,
+        inclusive=1,
+        points=3,
+        columns="ends",
+        local_layers=2,
+        classification_positive=0.9,
+        high=0.7,
+        low=0.3,
+        loss_scale=1.0,
+    ),
+    # Table 1, Sections 3.3 and 3.5
+    "paper": Variant(
+        margin=0.25,
+        inclusive=0,
+        points=1,
+        columns="starts",
+        local_layers=1,
+        classification_positive=0.5,
+        high=0.6,
+        low=0.2,
+        loss_scale=2.0,
+    ),
 }
 
 
@@ -181,7 +200,7 @@ class BMN(nn.Module):
         return ProposalTargets(torch.stack(iou), torch.stack(starts), torch.stack(ends))
 
     def loss(self, output: ProposalScores, targets: ProposalTargets, generator: torch.Generator) -> dict[str, Tensor]:
-        """Compute ``boundary + 10 * regression + classification`` [eq. 6 and 7; loss_function.py, bmn_loss_func].
+        """Compute ``boundary + 10 * regression + classification`` [Section 3.5; loss_function.py, bmn_loss_func].
 
         Args:
             output: of `forward`.

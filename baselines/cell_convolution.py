@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 GATHERED_ON_CPU = 2**20  # elements gathered at a time: what stays in the cache
-GATHERED_ELSEWHERE = 2**27  # what keeps a GPU busy
+GATHERED_ELSEWHERE = 2**25  # what keeps a GPU busy
 
 
 def cells_around(valid: Tensor, reach: int) -> list[Tensor]:

@@ -61,8 +61,10 @@ class Objective:
 
 
 OBJECTIVES = {
-    "activitynet": Objective((-0.5, 1.5), 10.0, 1.0, 0),  # [branch `anet`: dataset.py, loss_function.py]
-    "thumos": Objective((-0.5, 0.5), 1.0, 10.0, 10),  # [branch `master`, the same files]
+    # branch `anet`: dataset.py, loss_function.py
+    "activitynet": Objective(step_region=(-0.5, 1.5), regression_weight=10.0, classification_weight=1.0, extra=0),
+    # branch `master`: dataset.py, loss_function.py (subgraph_loss_func, pem_cls_loss_func)
+    "thumos": Objective(step_region=(-0.5, 0.5), regression_weight=1.0, classification_weight=10.0, extra=10),
 }
 
 

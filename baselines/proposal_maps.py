@@ -17,7 +17,7 @@ from baselines.contract import CLASS_AGNOSTIC, Proposals, check_features
 
 # Constants of both releases: github.com/frostinassiky/gtad and github.com/JJBOY/BMN-Boundary-Matching-Network.
 LOG_EPSILON = 1e-6  # [loss_function.py of both]
-CANDIDATE_SHARE = 0.5  # of the highest boundary probability [gtad_inference.py; BMN, Section 3.5]
+CANDIDATE_SHARE = 0.5  # of the highest boundary probability [gtad_inference.py; BMN, Section 3.6]
 
 Suppression = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes segments ``(B, N, 2)`` and scores ``(B, N)``; returns picks and their scores, as `baselines.nms` does."""
@@ -212,7 +212,7 @@ def balanced_squared_loss(
 
 
 def likely_boundaries(probability: Tensor, *, edge: int) -> Tensor:
-    """Choose the likely boundaries [BMN, Section 3.5; gtad_inference.py].
+    """Choose the likely boundaries [BMN, Section 3.6; gtad_inference.py].
 
     Args:
         probability: ``(B, T)``.

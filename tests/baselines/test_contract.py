@@ -11,8 +11,8 @@ from baselines import LOCALIZERS
 from baselines.contract import FeatureBatch, Proposals
 
 SMALL = {
-    "bmn": {"feature_dim": 8, "steps": 12, "max_duration": 12, "hidden_1d": 16, "hidden_2d": 8, "hidden_3d": 16},
     "actionformer": {"feature_dim": 8, "steps": 12, "hidden": 16, "windows": (3, -1)},
+    "bmn": {"feature_dim": 8, "steps": 12, "max_duration": 12, "hidden_1d": 16, "hidden_2d": 8, "hidden_3d": 16},
     "gtad": {"feature_dim": 8, "steps": 12, "max_duration": 10, "hidden_1d": 16, "hidden_2d": 8, "hidden_3d": 16},
 }
 STEPS = 12

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baselines import sampling
 from baselines.sampling import SampledLayers, align_bins, matching_points
 
 
@@ -98,7 +99,13 @@ def test_matrix_equals_the_plain_rule(steps, bins, windows):
     ("videos", "steps", "channels", "out_channels", "cells", "bins"),
     [(1, 3, 1, 1, 1, (1,)), (3, 7, 5, 4, 9, (3, 2)), (2, 16, 8, 6, 30, (8, 4)), (9, 40, 4, 3, 20, (5, 1, 2))],
 )
-def test_layers_equal_the_plain_formulation_with_gradients(videos, steps, channels, out_channels, cells, bins):
+@pytest.mark.parametrize("together", [None, 7])
+def test_layers_equal_the_plain_formulation_with_gradients(
+    videos, steps, channels, out_channels, cells, bins, together, monkeypatch
+):
+    if together:  # rows that are not a multiple of it, in the product and in its transpose
+        monkeypatch.setattr(sampling, "ROWS_TOGETHER", together)
+        monkeypatch.setattr(sampling, "BUILT_TOGETHER", together)
     generator = torch.Generator().manual_seed(videos)
     torch.manual_seed(videos)
     edges = (torch.rand(cells, 2, generator=generator) * 2 - 0.5) * steps
