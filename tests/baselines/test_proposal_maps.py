@@ -3,7 +3,9 @@ from math import log
 import pytest
 import torch
 
+from baselines.bmn import BMN, BMNConfig
 from baselines.contract import Proposals
+from baselines.gtad import GTAD, GTADConfig
 from baselines.proposal_maps import (
     balanced_log_loss,
     balanced_squared_loss,
@@ -110,3 +112,33 @@ def test_candidates_of_different_numbers_are_padded():
     assert third.segments.tolist() == [[2, 3]]
     assert third.scores.tolist() == [0.25]
     assert best_of([], in_order_of_scores) == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: BMN(BMNConfig(feature_dim=16, steps=40, max_duration=40, hidden_1d=32)),
+        lambda: GTAD(GTADConfig(feature_dim=16, steps=40, max_duration=30, hidden_1d=32, map_kernel=3)),
+    ],
+    ids=["bmn", "gtad"],
+)
+def test_a_gpu_gives_what_the_cpu_gives(build, low):
+    torch.manual_seed(0)
+    model = build()
+    features, mask = torch.randn(5, 16, 40), torch.ones(5, 40, dtype=torch.bool)
+    targets = model.targets([torch.tensor([[3.0, 17.0], [20.0, 36.0]])] * 5, [])
+    results = []
+    for device in ("cpu", "cuda"):
+        model.zero_grad()
+        model.to(device)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=low and device == "cuda"):
+            output = model(features.to(device), mask.to(device))
+        loss = model.loss(output, targets.to(device), torch.Generator().manual_seed(0))["total"]
+        loss.backward()
+        gradients = torch.cat([parameter.grad.flatten().cpu() for parameter in model.parameters()])
+        results.append((output.iou.detach().cpu(), gradients))
+        assert len(model.decode(output)[0]) > 0
+    for one, other in zip(*results, strict=True):
+        assert (one - other).norm() < (0.1 if low else 2e-3) * one.norm()
