@@ -94,6 +94,12 @@ def test_two_files_of_one_set_have_one_dimension(small, tmp_path):
     assert_one_sentence(result, tmp_path / "more.h5", "7", "4")
 
 
+def test_a_video_is_in_one_file_only(small, tmp_path):
+    shutil.copy(small / "good.h5", tmp_path / "again.h5")
+    result = evaluate(small, tmp_path / "out", f"a={small / 'good.h5'},{tmp_path / 'again.h5'}")
+    assert_one_sentence(result, tmp_path / "again.h5", "'v0'", "the same video", small / "good.h5")
+
+
 def test_missing_videos_are_counted_and_score_as_missed(small, tmp_path):
     shutil.copy(small / "good.h5", tmp_path / "few.h5")
     with h5py.File(tmp_path / "few.h5", "r+") as file:
@@ -114,5 +120,7 @@ def test_settings_that_do_not_fit_the_features_are_one_sentence(small, tmp_path)
         (["time.mode=padded"], ["padding", "gtad"]),
         (["time.step_seconds=1.0"], ["step_seconds", "rescale"]),
         (["time.mode=windows", "time.step_seconds=-1.0"], ["step_seconds", "-1.0"]),
+        (["fit.learning_rates.localizer=nan"], ["fit.learning_rates", "finite"]),
+        (["fit.select=best"], ["fit.select", "last"]),
     ):
         assert_one_sentence(evaluate(small, tmp_path / "out", good, settings=settings), *parts)

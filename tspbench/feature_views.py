@@ -44,7 +44,9 @@ class TimeSettings(Settings):
         idle = {"rescale": ("step_seconds", "window_stride", "inside"), "windows": (), "padded": ("window_stride",)}
         for name in idle[self.mode]:
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f'{name} means nothing in mode "{self.mode}": leave it out or choose another mode')
+                default = type(self).model_fields[name].default
+                back = "null" if default is None else default
+                raise ValueError(f'{name} means nothing in mode "{self.mode}": set it back (--set time.{name}={back})')
         return self
 
 

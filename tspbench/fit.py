@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import torch
 from accelerate import Accelerator
@@ -51,7 +51,7 @@ class FitSettings(Settings):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     optimizer: Literal["sgd", "adam", "adamw"]
-    learning_rates: dict[str, float]
+    learning_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     weight_decay: float = Field(0.0, ge=0)
     decay: Literal["all", "weights"] = "all"
     schedule: Literal["steps", "cosine"] = "steps"

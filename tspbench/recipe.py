@@ -107,7 +107,7 @@ def read_recipe(name_or_path: str, changes: Sequence[str]) -> Recipe:
 
 
 def applied(content: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Return ``content`` with dotted keys set; a value is read as TOML, and as a plain string where it is none.
+    """Return ``content`` with dotted keys set; a value is null, or read as TOML, or a plain string where it is none.
 
     Raises:
         UserError: a change that is not key=value, or that goes through a value.
@@ -128,6 +128,8 @@ def applied(content: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any
 
 
 def _value(text: str) -> object:
+    if text == "null":  # TOML has no word for it
+        return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

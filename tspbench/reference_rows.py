@@ -49,13 +49,16 @@ FREE_REFERENCES: Final = tuple(name for name in REFERENCES if name != RANDOM_FEA
 """Reference rows that no network is trained for."""
 
 
-def closest_on_grid(truth: Floats, grid: Floats | None, timelines: list[Timeline]) -> tuple[Floats, Floats]:
+def closest_on_grid(
+    truth: Floats, grid: Floats | None, timelines: list[Timeline], duration: float
+) -> tuple[Floats, Floats]:
     """Return for each true segment the one that a localizer can propose with the highest temporal IoU, and that IoU.
 
     Args:
         truth: (N, 2) true segments in seconds.
         grid: (M, 2) what the localizer can propose, in steps; None: any segment.
         timelines: of the views that the localizer has of the video.
+        duration: of the video in seconds; what a proposal has beyond it is cut off, as in prediction.
 
     Returns:
         Segments (N, 2) in seconds, and their temporal IoU (N,): as scores, they put what counts at a threshold before
@@ -66,7 +69,10 @@ def closest_on_grid(truth: Floats, grid: Floats | None, timelines: list[Timeline
     best, best_iou = np.zeros_like(truth), np.full(len(truth), -1.0)
     together = max(1, CELLS_AT_ONCE // len(grid))
     for timeline in timelines:
-        candidates = timeline.to_seconds(grid)
+        candidates = np.clip(timeline.to_seconds(grid), 0.0, duration)
+        candidates = candidates[candidates[:, 1] > candidates[:, 0]]
+        if not len(candidates):
+            continue
         for first in range(0, len(truth), together):
             rows = slice(first, first + together)
             overlap = temporal_iou(truth[rows], candidates)

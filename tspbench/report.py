@@ -12,7 +12,7 @@ from rich.table import Table
 from tspbench.errors import UserError
 from tspbench.storage.atomic import write_text
 from tspbench.storage.records import Record, read_record
-from tspbench.storage.runs import Run, TaskTable, read_run
+from tspbench.storage.runs import Row, Run, TaskTable, read_run
 
 TABLE_FILE: Final = "table.md"
 UNFINISHED: Final = "—"
@@ -127,7 +127,7 @@ def terminal(table: ResultTable) -> Group:
 
 
 def _task_result(folder: Path, table: TaskTable) -> TaskResult:
-    records = {row.name: read_record(folder / row.folder / "score") for row in table.rows}
+    records = {row.name: _current(read_record(folder / row.folder / "score"), row) for row in table.rows}
     finished = {name: record for name, record in records.items() if record}
     columns = _columns(table.task, finished)
     main = MAIN[table.task]
@@ -143,6 +143,11 @@ def _task_result(folder: Path, table: TaskTable) -> TaskResult:
         _differences(comparison, main, finished),
         [sentence for name, record in finished.items() if (sentence := _missing(name, record))],
     )
+
+
+def _current(record: Record | None, row: Row) -> Record | None:
+    """Return the record of a row's score unless it is of an earlier run with other settings or features."""
+    return record if record and record.settings["row"] == row.key else None
 
 
 def _signature(folder: Path, table: TaskTable, finished: Mapping[str, Record]) -> str | None:
@@ -166,7 +171,7 @@ def _columns(task: str, finished: Mapping[str, Record]) -> Mapping[str, str]:
     if not metrics or set(COLUMNS[task]) <= set(metrics):
         return COLUMNS[task]
     main = MAIN[task]
-    others = [key for key in metrics if key != main]
+    others = sorted((key for key in metrics if key != main), key=lambda key: float(key.partition("@")[2]))
     # The first heading says what the metric is, the others at what: mAP@0.30, @0.40, ...
     headings = {key: key if not k else key[key.index("@") :] for k, key in enumerate(others)}
     return {**headings, main: COLUMNS[task][main]}
@@ -195,16 +200,22 @@ def _range(low: float | None, high: float | None) -> str:
 def _differences(
     comparison: Record | None, main: str, finished: Mapping[str, Record]
 ) -> dict[tuple[str, str], list[str]]:
-    """Return what the comparison says of rows that are finished; the others' is of an earlier run."""
+    """Return what the comparison says of scores that stand in the table; of others it was made in an earlier run."""
     pairs: Any = comparison.figures["differences"] if comparison else []
     found = {}
     for pair in pairs:
-        if pair["a"] in finished and pair["b"] in finished:
+        if all(_compared(comparison, finished, pair[side]) for side in ("a", "b")):
             values = pair["metrics"][main]
             p = UNFINISHED if values["p"] is None else "< 0.001" if values["p"] < 0.0005 else f"{values['p']:.3f}"
             size = UNFINISHED if values["difference"] is None else f"{100 * values['difference']:+.2f}"
             found[pair["b"], pair["a"]] = [size, _range(values["low"], values["high"]), p]
     return found
+
+
+def _compared(comparison: Record | None, finished: Mapping[str, Record], name: str) -> bool:
+    """Whether the score of a row is the one that was compared."""
+    hashes = finished[name].outputs.values() if name in finished else ()
+    return comparison is not None and comparison.inputs[name] in hashes
 
 
 def _difference_header(tasks: Sequence[TaskResult]) -> list[str]:

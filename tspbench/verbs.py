@@ -15,7 +15,6 @@ from tspbench.progress import progress, say
 # ruff: noqa: PLC0415 - `score`, `report` and `list` must not wait for torch, which the others load
 DEMO: Final = "demo"
 _LOCALIZERS: Final = {"tal": "gtad", "proposals": "bmn"}  # task → the localizer of TSP's paper
-_TITLES: Final = {"tal": "Temporal action localization", "proposals": "Action proposals"}
 
 
 def run_recipe(recipe: str, out: Path, changes: Sequence[str], device: str) -> None:
@@ -147,34 +146,31 @@ def evaluate_features(
     from tspbench.config import choose
     from tspbench.device import choose_device
     from tspbench.recipe import applied
-    from tspbench.reference_rows import RANDOM_FEATURES, REFERENCES
     from tspbench.report import TABLE_FILE, terminal, write_table
-    from tspbench.stages.evaluate import Evaluation, check_rows, evaluate
+    from tspbench.stages.evaluate import Evaluation, evaluate
     from tspbench.stages.published import published
-    from tspbench.stages.random_features import random_features
     from tspbench.stages.train import LocalizerSettings
 
     rows = _rows(features)
-    check_rows(list(rows), references, "the command")
+    if task == "proposals" and class_scores is not None:
+        raise UserError("--class-scores: proposals have no classes: leave them out.")
     name = choose("localizer", localizer or _LOCALIZERS[task], LOCALIZERS)
     opened = _open(dataset, seed)
     base = published(name, opened.protocol).model_dump(mode="json")
+    if "classes" in base["config"] and (task == "proposals" or class_scores is not None):
+        base["config"]["classes"] = 0  # nobody asks for them, or the scores tell them
     settings = validated(LocalizerSettings, applied(base, changes), "the settings of evaluate")
-    if RANDOM_FEATURES in references:
-        template = next(iter(rows.values()))
-        random = random_features(template, out / "features" / "random", seed)
-        rows = {REFERENCES[RANDOM_FEATURES]: [random], **rows}
     what = Evaluation(
         task=task,
         dataset=opened,
         localizer=settings,
         class_scores=class_scores,
-        references=[reference for reference in references if reference != RANDOM_FEATURES],
+        references=list(dict.fromkeys(references)),
         seed=seed,
         device=choose_device(device),
         out=out,
     )
-    evaluate([what], rows, f"{_TITLES[task]} on {opened.name}", [])
+    evaluate([what], rows, f"Finding actions on {opened.name}", [])
     Console().print(terminal(write_table(out)))
     say(f"Table: {out / TABLE_FILE}; records and predictions are in {out / task}.")
 
@@ -258,7 +254,7 @@ def _rows(features: Sequence[str]) -> dict[str, list[Path]]:
     rows: dict[str, list[Path]] = {}
     for text in features:
         name, equals, paths = text.partition("=")
-        if not equals or not name or not paths:
+        if not equals or not name or not all(paths.split(",")):
             raise UserError(f"--features {text}: expected NAME=FILE.h5, such as tsp=features/tsp.h5.")
         if name in rows:
             raise UserError(f"--features {text}: there is another row {name!r}: give each row a name of its own.")

@@ -47,6 +47,11 @@ class Labelling:
         """Whether classes are not told apart."""
         return self.labels == (ANY_ACTION,)
 
+    @property
+    def by_localizer(self) -> bool:
+        """Whether the localizer tells classes apart by itself."""
+        return self.class_scores is None and not self.agnostic
+
     def label(self, video: str, segments: Floats, scores: Floats, classes: Integers) -> Detections:
         """Give labels to the proposals of ``video``.
 

@@ -90,6 +90,7 @@ def test_changes_leave_what_they_change_alone():
         ("data/set", "data/set"),
         ("", ""),
         ("None", "None"),
+        ("null", None),
     ],
 )
 def test_values_are_toml_or_else_words(text, value):

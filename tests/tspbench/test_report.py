@@ -11,27 +11,32 @@ RECALL = {"AR@1": 0.2, "AR@10": 0.4, "AR@100": 0.6, "AUC": 0.55}
 SIGNATURE = "mAP|anet|labels:none"
 
 
-def record(folder, stage, figures):
-    write_record(folder, Record(stage, "finished", "f", {}, {}, {}, figures, 1.0, {}))
+KEY = "key of this run"
+RUN = {"TAC": "tac", "TSP | max\nGVF": "tsp", "random": "random"}
+TWO = {"TAC": "tac", "TSP": "tsp"}
 
 
-def score(folder, row, metrics, signature=SIGNATURE, interval=(0.3, 0.412345), missing=0):
+def score(folder, row, metrics, signature=SIGNATURE, interval=(0.3, 0.412345), missing=0, key=KEY):
     main = "AUC" if "AUC" in metrics else "average_mAP"
     figures = {"metrics": metrics, "signature": signature, "intervals": {main: interval}}
-    record(folder / row / "score", "score", {**figures, "counts": {"videos": 9, "missing_videos": missing}})
+    figures["counts"] = {"videos": 9, "missing_videos": missing}
+    outputs = {"statistics.npz": f"hash of {row}"}
+    write_record(folder / row / "score", Record("score", "finished", "f", {"row": key}, {}, outputs, figures, 1.0, {}))
 
 
-def compare(folder, task, main, *differences):
+def compare(folder, task, main, *differences, rows):
     keys = ("difference", "low", "high", "p")
     pairs = [
         {"a": a, "b": b, "metrics": {main: dict(zip(keys, values, strict=True))}} for (a, b), *values in differences
     ]
-    record(folder / task / "comparison", "compare", {"differences": pairs})
+    inputs = {name: f"hash of {task}/{row}" for name, row in rows.items()}
+    record = Record("compare", "finished", "f", {}, inputs, {}, {"differences": pairs}, 1.0, {})
+    write_record(folder / task / "comparison", record)
 
 
 @pytest.fixture
 def run(tmp_path):
-    rows = [Row("TAC", "tal/tac"), Row("TSP | max\nGVF", "tal/tsp"), Row("random", "tal/random")]
+    rows = [Row("TAC", "tal/tac", KEY), Row("TSP | max\nGVF", "tal/tsp", KEY), Row("random", "tal/random", KEY)]
     tal = TaskTable("tal", rows, {"localizer": "gtad", "seed": "0"}, "tal/comparison")
     write_run(tmp_path, Run("A title", [tal], ["A first note.", "Another."]))
     return tmp_path
@@ -39,8 +44,8 @@ def run(tmp_path):
 
 @pytest.fixture
 def two_tasks(tmp_path):
-    tal = [Row("Whole video", "tal/whole", reference=True), Row("TAC", "tal/tac"), Row("TSP", "tal/tsp")]
-    proposals = [Row("TAC", "proposals/tac"), Row("TSP", "proposals/tsp")]
+    tal = [Row("Whole video", "tal/whole", KEY, reference=True), Row("TAC", "tal/tac", KEY), Row("TSP", "tal/tsp", KEY)]
+    proposals = [Row("TAC", "proposals/tac", KEY), Row("TSP", "proposals/tsp", KEY)]
     tables = [
         TaskTable("tal", tal, {"localizer": "gtad"}, "tal/comparison"),
         TaskTable("proposals", proposals, {"localizer": "bmn"}, "proposals/comparison"),
@@ -53,7 +58,7 @@ def test_a_table_by_hand(run):
     score(run, "tal/tac", ACTIVITYNET)
     score(run, "tal/tsp", {**ACTIVITYNET, "average_mAP": 0.12345}, missing=2)
     score(run, "tal/random", dict.fromkeys(ACTIVITYNET, 0.0), interval=(None, None))
-    compare(run, "tal", "average_mAP", (("TAC", "TSP | max\nGVF"), -0.2345, -0.3, -0.1, 0.0004))
+    compare(run, "tal", "average_mAP", (("TAC", "TSP | max\nGVF"), -0.2345, -0.3, -0.1, 0.0004), rows=RUN)
     assert write_table(run).tasks[0].signature == SIGNATURE
     assert (run / "table.md").read_text() == (
         "# A title\n"
@@ -91,8 +96,8 @@ def test_several_tasks_share_their_rows(two_tasks):
         score(two_tasks, f"tal/{row}", ACTIVITYNET)
     for row in ("tac", "tsp"):
         score(two_tasks, f"proposals/{row}", RECALL, "AR|anet")
-    compare(two_tasks, "tal", "average_mAP", (("TAC", "TSP"), 0.01, -0.01, 0.03, 0.25))
-    compare(two_tasks, "proposals", "AUC", (("TAC", "TSP"), None, None, None, None))
+    compare(two_tasks, "tal", "average_mAP", (("TAC", "TSP"), 0.01, -0.01, 0.03, 0.25), rows=TWO)
+    compare(two_tasks, "proposals", "AUC", (("TAC", "TSP"), None, None, None, None), rows=TWO)
     text = markdown(result_table(two_tasks)).splitlines()
     heads = [
         "mAP@0.50",
@@ -129,6 +134,24 @@ def test_a_run_that_has_just_begun_has_a_table_too(run):
     assert "difference" not in markdown(table)
 
 
+def test_scores_of_an_earlier_run_in_the_same_folder_are_not_shown(run):
+    score(run, "tal/tac", ACTIVITYNET, key="of other settings")
+    score(run, "tal/random", ACTIVITYNET)
+    compare(run, "tal", "average_mAP", (("TAC", "random"), 0.1, 0.0, 0.2, 0.5), rows=RUN)
+    table = result_table(run)
+    assert table.cells[0] == ["TAC", *["—"] * 5]
+    assert table.cells[2][1] == "50.00"
+    assert table.tasks[0].differences == {}
+
+
+def test_differences_of_earlier_scores_are_not_shown(run):
+    score(run, "tal/tac", ACTIVITYNET)
+    score(run, "tal/random", ACTIVITYNET)
+    rows = {**RUN, "random": "another score of random"}
+    compare(run, "tal", "average_mAP", (("TAC", "random"), 0.1, 0.0, 0.2, 0.5), rows=rows)
+    assert result_table(run).tasks[0].differences == {}
+
+
 def test_two_signatures_do_not_stand_in_one_table(run):
     score(run, "tal/tac", ACTIVITYNET)
     score(run, "tal/random", ACTIVITYNET, "mAP|other|labels:none")
@@ -159,7 +182,7 @@ def test_another_protocol_shows_all_its_thresholds(run):
 def test_the_terminal_shows_the_same(run):
     score(run, "tal/tac", ACTIVITYNET)
     score(run, "tal/random", ACTIVITYNET)
-    compare(run, "tal", "average_mAP", (("TAC", "random"), 0.015, 0.01, 0.02, 0.03))
+    compare(run, "tal", "average_mAP", (("TAC", "random"), 0.015, 0.01, 0.02, 0.03), rows=RUN)
     console = Console(width=100, record=True)
     with console.capture() as captured:
         console.print(terminal(result_table(run)))

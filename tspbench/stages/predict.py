@@ -50,13 +50,15 @@ def predict(
 
 def joined(names: list[str], labels: tuple[str, ...], found: list[Detections]) -> Predictions:
     """Return the detections of several videos as one, in their order."""
-    segments = np.concatenate([detections.segments for detections in found])
+    counts = np.array([len(detections.scores) for detections in found], dtype=np.int64)
+    every = [Detections(np.empty((0, 2)), np.empty(0), np.empty(0, dtype=np.int64)), *found]
+    segments = np.concatenate([detections.segments for detections in every])
     return Predictions(
-        video=np.repeat(np.arange(len(names)), [len(detections.scores) for detections in found]),
+        video=np.repeat(np.arange(len(names)), counts),
         start=segments[:, 0].copy(),
         end=segments[:, 1].copy(),
-        score=np.concatenate([detections.scores for detections in found]),
-        label=np.concatenate([detections.labels for detections in found]),
+        score=np.concatenate([detections.scores for detections in every]),
+        label=np.concatenate([detections.labels for detections in every]),
         videos=tuple(names),
         labels=labels,
     )

@@ -10,19 +10,35 @@ THUMOS14: Final = "thumos14"
 ACTIVITYNET: Final = "activitynet"
 SNIPPET_SECONDS: Final = 5 / 30  # THUMOS14: a snippet every 5 frames at 30 frames a second
 
-# G-TAD's release for ActivityNet, branch anet (gtad_lib/opts.py).
-_GTAD_ACTIVITYNET: Final = LocalizerSettings(
-    name="gtad",
-    fit=FitSettings(
-        epochs=10,
-        batch_size=16,
-        optimizer="adam",
-        learning_rates={"localizer": 0.004},
-        weight_decay=1e-4,
-        milestones=(5,),
-        gamma=0.1,
-    ),
+_ADAM: Final = FitSettings(
+    epochs=10,
+    batch_size=16,
+    optimizer="adam",
+    learning_rates={"localizer": 0.001},
+    weight_decay=1e-4,
+    milestones=(5,),
+    gamma=0.1,
 )
+_ADAMW: Final = FitSettings(
+    epochs=15,
+    batch_size=16,
+    optimizer="adamw",
+    learning_rates={"localizer": 0.001},
+    weight_decay=0.05,
+    decay="weights",
+    warmup_epochs=5,
+    schedule="cosine",
+    clip_norm=1.0,
+    average=0.999,
+)
+
+
+def _changed(fit: FitSettings, rate: float, **changes: object) -> FitSettings:
+    return fit.model_copy(update={"learning_rates": {"localizer": rate}, **changes})
+
+
+# G-TAD's release for ActivityNet, branch anet (gtad_lib/opts.py).
+_GTAD_ACTIVITYNET: Final = LocalizerSettings(name="gtad", fit=_changed(_ADAM, 0.004))
 
 # G-TAD's release for THUMOS14, branch master: windows of 256 snippets, half of them shared with the next. With TSP's
 # features the paper's authors took ten times this learning rate (TSP, issue 8 of the repository).
@@ -41,64 +57,23 @@ _GTAD_THUMOS14: Final = LocalizerSettings(
         "max_proposals": 200,
     },
     time=TimeSettings(mode="windows", step_seconds=SNIPPET_SECONDS, window_stride=128),
-    fit=FitSettings(
-        epochs=10,
-        batch_size=8,
-        optimizer="adam",
-        learning_rates={"localizer": 4e-5},
-        weight_decay=1e-4,
-        milestones=(5,),
-        gamma=0.1,
-    ),
+    fit=_changed(_ADAM, 4e-5, batch_size=8),
 )
 
 # The PyTorch BMN (BMN-Boundary-Matching-Network, opts.py and main.py); its scheduler steps before each epoch, so that
 # the rate falls one epoch before the seventh.
-_BMN_ACTIVITYNET: Final = LocalizerSettings(
-    name="bmn",
-    fit=FitSettings(
-        epochs=9,
-        batch_size=16,
-        optimizer="adam",
-        learning_rates={"localizer": 0.001},
-        weight_decay=1e-4,
-        milestones=(6,),
-        gamma=0.1,
-    ),
-)
+_BMN_ACTIVITYNET: Final = LocalizerSettings(name="bmn", fit=_changed(_ADAM, 0.001, epochs=9, milestones=(6,)))
 
 # BMN's paper, section 4.1: windows of 128 snippets, half of them shared, segments of up to 64.
 _BMN_THUMOS14: Final = LocalizerSettings(
     name="bmn",
     config={"variant": "paper", "steps": 128, "max_duration": 64, "max_proposals": 200},
     time=TimeSettings(mode="windows", step_seconds=SNIPPET_SECONDS, window_stride=64),
-    fit=FitSettings(
-        epochs=10,
-        batch_size=16,
-        optimizer="adam",
-        learning_rates={"localizer": 0.001},
-        weight_decay=1e-4,
-        milestones=(7,),
-        gamma=0.1,
-    ),
+    fit=_changed(_ADAM, 0.001, milestones=(7,)),
 )
 
 # ActionFormer's release, configs/anet_tsp.yaml: 5 epochs of warm-up and 10 of a cosine.
-_ACTIONFORMER_ACTIVITYNET: Final = LocalizerSettings(
-    name="actionformer",
-    fit=FitSettings(
-        epochs=15,
-        batch_size=16,
-        optimizer="adamw",
-        learning_rates={"localizer": 0.001},
-        weight_decay=0.05,
-        decay="weights",
-        warmup_epochs=5,
-        schedule="cosine",
-        clip_norm=1.0,
-        average=0.999,
-    ),
-)
+_ACTIONFORMER_ACTIVITYNET: Final = LocalizerSettings(name="actionformer", fit=_ADAMW)
 
 # ActionFormer's release, configs/thumos_i3d.yaml: whole videos, classes told apart by the localizer itself.
 _ACTIONFORMER_THUMOS14: Final = LocalizerSettings(
@@ -117,18 +92,7 @@ _ACTIONFORMER_THUMOS14: Final = LocalizerSettings(
         "max_proposals": 200,
     },
     time=TimeSettings(mode="padded"),
-    fit=FitSettings(
-        epochs=35,
-        batch_size=2,
-        optimizer="adamw",
-        learning_rates={"localizer": 1e-4},
-        weight_decay=0.05,
-        decay="weights",
-        warmup_epochs=5,
-        schedule="cosine",
-        clip_norm=1.0,
-        average=0.999,
-    ),
+    fit=_changed(_ADAMW, 1e-4, epochs=35, batch_size=2),
 )
 
 PUBLISHED: Final[dict[str, dict[str, LocalizerSettings]]] = {

@@ -154,16 +154,21 @@ def read_target(
     classes = None if labels is None else read_labels(labels)
     annotations = read_ground_truth(ground_truth)
     truth = annotations.ground_truth(subset, classes)
-    scoped = rules.scoped(truth) if isinstance(rules, SegmentProtocol) else truth
-    if problem := rules.video_set.problem(scoped):
-        raise UserError(f"{ground_truth[0]}: {problem}; give that ground truth or choose another protocol.")
-    if not len(scoped):
-        raise UserError(
-            f"{ground_truth[0]}: expected segments that count by the protocol {rules.name}, found none; choose another "
-            "protocol or ground truth."
-        )
+    check_truth(ground_truth[0], truth, rules)
     seconds = [video.duration_seconds for video in annotations.subset(subset)]
     return Target(task, rules, truth, np.array([np.nan if value is None else value for value in seconds]))
+
+
+def check_truth(path: Path, truth: GroundTruth, protocol: Protocol) -> None:
+    """Raise a UserError that names ``path`` if the protocol is of other videos, or nothing counts by it."""
+    scoped = protocol.scoped(truth) if isinstance(protocol, SegmentProtocol) else truth
+    if problem := protocol.video_set.problem(scoped):
+        raise UserError(f"{path}: {problem}; give that ground truth or choose another protocol.")
+    if not len(scoped):
+        raise UserError(
+            f"{path}: expected segments that count by the protocol {protocol.name}, found none; choose another "
+            "protocol or ground truth."
+        )
 
 
 def read_scored(

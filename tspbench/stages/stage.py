@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tspbench import __version__
+from tspbench.errors import UserError
 from tspbench.provenance import provenance
 from tspbench.storage.hashes import hash_file
 from tspbench.storage.records import Record, fingerprint, outputs_are_whole, read_record, write_record
@@ -32,7 +33,10 @@ def run_stage(
     before = read_record(folder)
     if before and before.fingerprint == key and outputs_are_whole(folder, before):
         return before
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror or error}): choose another --out.") from error
     start = time.monotonic()
     figures = work(key)
     record = Record(

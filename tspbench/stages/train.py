@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -47,6 +48,13 @@ def localizer_config(settings: LocalizerSettings, feature_dim: int) -> Any:
         UserError: an unknown localizer, or a setting that does not fit it.
     """
     kind = LOCALIZERS[choose("localizer", settings.name, LOCALIZERS)]
+    if set(settings.fit.learning_rates) != {"localizer"}:
+        raise UserError(
+            "fit.learning_rates: expected one rate for localizer, found "
+            f"{', '.join(sorted(settings.fit.learning_rates)) or 'none'}: give that one."
+        )
+    if settings.fit.select == "best":
+        raise UserError('fit.select: "best" needs a validation, which localizers are not given: choose "last".')
     if settings.time.mode == "padded" and not kind.takes_padding:
         raise UserError(f'time.mode: "padded" needs a localizer that takes padding, {settings.name} does not.')
     return validated(kind.Config, {**settings.config, "feature_dim": feature_dim}, f"localizer {settings.name}")
@@ -99,7 +107,7 @@ def train_localizer(
     batches = FeatureBatches(views, settings.fit.batch_size, torch.device(device), workers, seed)
 
     def loss(forward: nn.Module, batch: FeatureBatch, epoch: int, step: int) -> Mapping[str, Tensor]:
-        drawn = (seed * 1_000_003 + epoch) * 1_000_003 + step
+        drawn = int(np.random.SeedSequence([seed, epoch, step]).generate_state(1)[0])
         torch.manual_seed(drawn)  # of dropout and the like, which draw from the global generator
         targets = model.targets(batch.segments, batch.labels)
         generator = torch.Generator().manual_seed(drawn)
@@ -118,6 +126,11 @@ def train_localizer(
     )
     with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
         history = fit(job, settings.fit, device, folder, advance)
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise UserError(
+            f"Training {settings.name} ended in weights that are not finite: lower the learning rate "
+            "(fit.learning_rates.localizer)."
+        )
     card: dict[str, object] = {"localizer": settings.name, "config": settings.config, "seed": seed, "fingerprint": key}
     write_weights(folder / LOCALIZER_FILE, Weights(None, dict(model.state_dict()), {}, card))
     return {"epochs": history.epochs, "kept_epoch": history.kept_epoch, "training_videos": len(views.names)}

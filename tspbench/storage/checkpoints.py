@@ -64,8 +64,15 @@ def write_state(path: Path, state: Mapping[str, object]) -> None:
 
 
 def read_state(path: Path) -> dict[str, object]:
-    """Read a training state written by `write_state`."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    """Read a training state written by `write_state`.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle fails with whatever its bytes lead to
+        raise UserError(f"{path} is damaged ({type(error).__name__}): remove it, and training starts again.") from error
     assert isinstance(state, dict)  # noqa: S101 - write_state writes nothing else
     return state
 

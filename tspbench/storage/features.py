@@ -271,7 +271,14 @@ class FeatureFiles:
         if not self._files:
             files = [_open_file(path) for path in self.paths]
             self._clips = {file.filename: read_row_clips(file.filename, _attributes(file)) for file in files}
-            self._where = {name: file for file in files for name in file}
+            for file in files:
+                for name in file:
+                    if name in self._where:
+                        raise UserError(
+                            f"{file.filename}, entry {name!r}: the same video is in {self._where[name].filename}, too: "
+                            "give each video's features once."
+                        )
+                    self._where[name] = file
             if not self._where:
                 raise UserError(f"{self.paths[0]} holds no features: expected one dataset a video.")
             self._files = files

@@ -16,10 +16,18 @@ FORMAT: Final = "tspbench run 2"
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its name, the folder of its stages below the run's, whether no network is trained for it."""
+    """A row of a table.
+
+    Args:
+        name: of the row.
+        folder: of its stages, below the run's.
+        key: hash of all that decides its score; a score of another key is of an earlier run, and not shown.
+        reference: whether no network is trained for it.
+    """
 
     name: str
     folder: str
+    key: str
     reference: bool = False
 
 
@@ -69,6 +77,8 @@ def read_run(folder: Path) -> Run:
     path = folder / MANIFEST
     try:
         content = orjson.loads(path.read_bytes())
+        if content["format"] != FORMAT:
+            raise UserError(f"{path} is of another version of tspbench: run the experiment again.")
         tables = [TaskTable(**{**table, "rows": [Row(**row) for row in table["rows"]]}) for table in content["tables"]]
         return Run(content["title"], tables, content["notes"])
     except OSError as error:

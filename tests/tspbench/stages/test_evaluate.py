@@ -14,6 +14,7 @@ from tspbench.stages import evaluate as evaluate_module
 from tspbench.stages import rows as rows_module
 from tspbench.stages.compare import compare
 from tspbench.stages.evaluate import Evaluation, evaluate, slug
+from tspbench.stages.predict import joined
 from tspbench.stages.score import score
 from tspbench.stages.train import LocalizerSettings
 from tspbench.storage.annotations import read_annotations
@@ -71,7 +72,9 @@ def test_rows_are_trained_predicted_and_scored(tmp_path, dataset, scores):
     assert task.facts == {
         "dataset": "small",
         "protocol": "activitynet",
-        "localizer": "gtad",
+        "localizer": "gtad (steps=8, max_duration=8, hidden_1d=16, hidden_2d=8, hidden_3d=16)",
+        "time": "rescale",
+        "training": "2 epochs of adam at 0.005",
         "video-level labels": "top 2 classes of scores.json",
         "selection": "last epoch",
         "seed": "0",
@@ -317,6 +320,11 @@ def test_two_sources_of_labels_or_the_wrong_number_are_refused(tmp_path, dataset
         evaluate([evaluation(tmp_path, dataset, scores, former)], rows, "", [])
     with one_sentence("'whole-video'", "class scores"):
         evaluate([evaluation(tmp_path, dataset, localizer=former, references=("whole-video",))], rows, "", [])
+    fit = SETTINGS.fit.model_copy(update={"learning_rates": {"localiser": 0.1}})
+    with one_sentence("fit.learning_rates", "localiser"):
+        evaluate([evaluation(tmp_path, dataset, localizer=SETTINGS.model_copy(update={"fit": fit}))], rows, "", [])
+    with one_sentence("activitynet-4728", "4,728", "3"):
+        evaluate([evaluation(tmp_path, replace(dataset, protocol="activitynet-4728"))], rows, "", [])
 
 
 def test_bad_features_of_the_last_row_stop_before_the_first_is_trained(tmp_path, dataset, scores, stages_run):
@@ -326,3 +334,90 @@ def test_bad_features_of_the_last_row_stop_before_the_first_is_trained(tmp_path,
     with one_sentence(bad, "'v7'", "NaN"):
         evaluate([evaluation(tmp_path, dataset, scores)], {"a": [good], "b": [bad]}, "", [])
     assert stages_run == ["a check features", "b check features"]
+
+
+def test_what_changes_no_training_trains_nothing_again(tmp_path, dataset, scores, stages_run):
+    features = {"a": [write_rows(tmp_path / "a.h5", dataset)]}
+    evaluate([evaluation(tmp_path, dataset)], features, "", [])
+    for settings, given, ran in (
+        (SETTINGS.model_copy(update={"fit": SETTINGS.fit.model_copy(update={"workers": 1})}), None, []),
+        (SETTINGS, scores, ["a predict", "a score"]),
+        (SETTINGS.model_copy(update={"top_labels": 1}), scores, ["a predict", "a score"]),
+    ):
+        stages_run.clear()
+        evaluate([evaluation(tmp_path, dataset, given, settings)], features, "", [])
+        assert stages_run == ran
+
+
+def test_other_splits_or_ignored_segments_are_other_work(tmp_path, dataset, stages_run):
+    features = {"a": [write_rows(tmp_path / "a.h5", dataset)]}
+    evaluate([evaluation(tmp_path, dataset)], features, "", [])
+    everything = ["a train", "a predict", "a score"]
+    stages_run.clear()
+    swapped = replace(dataset, splits={"training": "val", "validation": "train"})
+    evaluate([evaluation(tmp_path, swapped)], features, "", [])
+    assert stages_run == ["a check features", *everything]
+    stages_run.clear()
+    evaluate([evaluation(tmp_path, replace(swapped, protocol="thumos14"))], features, "", [])
+    assert stages_run == everything
+
+
+def test_a_run_that_has_begun_anew_shows_nothing_of_the_last_one(tmp_path, dataset):
+    features = {"a": [write_rows(tmp_path / "a.h5", dataset)]}
+    what = evaluation(tmp_path, dataset)
+    evaluate([what], features, "", [])
+    begun = evaluation(tmp_path, dataset, seed=1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rows_module, "train_localizer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate([begun], features, "", [])
+    assert {cell for row in result_table(what.out).cells for cell in row[1:]} == {"—"}
+    evaluate([what], features, "", [])
+    assert "—" not in result_table(what.out).cells[0]
+
+
+def interrupted(*_arguments, **_options):
+    raise KeyboardInterrupt
+
+
+def test_a_second_task_in_the_same_folder_joins_the_first(tmp_path, dataset):
+    features = {"a": [write_rows(tmp_path / "a.h5", dataset)]}
+    for task in ("tal", "proposals", "tal"):
+        what = evaluation(tmp_path, dataset, task=task)
+        evaluate([what], features, "", [])
+    assert sorted(task.table.task for task in result_table(what.out).tasks) == ["proposals", "tal"]
+    assert len(result_table(what.out).cells[0]) == 11
+
+
+def test_random_features_are_made_from_features_that_were_checked(tmp_path, dataset, stages_run):
+    good, bad = write_rows(tmp_path / "a.h5", dataset), write_rows(tmp_path / "b.h5", dataset)
+    with h5py.File(bad, "r+") as file:
+        file["v7"][3, 2] = np.nan
+    with one_sentence(bad, "'v7'"):
+        evaluate([evaluation(tmp_path, dataset, references=("random-features",))], {"b": [bad]}, "", [])
+    assert not (tmp_path / "run" / "features").exists()
+    what = evaluation(tmp_path, dataset, references=("upper-mark", "random-features"))
+    evaluate([what], {"a": [good]}, "", [])
+    table = result_table(what.out)
+    assert table.rows == ["Upper mark of the grid", "Random features", "a"]
+    assert list(table.tasks[0].differences) == [("a", "Random features")]
+
+
+def test_a_localizer_that_finds_nothing_misses_every_video(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(rows_module, "predict", lambda views, *_: joined([], ("action",), []))
+    what = evaluation(tmp_path, dataset)
+    evaluate([what], {"a": [write_rows(tmp_path / "a.h5", dataset)]}, "", [])
+    figures = read_record(what.out / "tal" / "a" / "score").figures
+    assert figures["metrics"]["average_mAP"] == 0.0
+    assert figures["counts"]["missing_videos"] == 3
+
+
+def test_without_a_segment_there_is_nothing_to_learn(tmp_path, dataset):
+    content = json.loads(dataset.annotations.read_text())
+    for entry in content["database"].values():
+        if entry["subset"] == "train":
+            entry["annotations"] = []
+    dataset.annotations.write_text(json.dumps(content))
+    path = write_rows(tmp_path / "a.h5", dataset)
+    with one_sentence(path, "5 training videos", "nothing to learn from"):
+        evaluate([evaluation(tmp_path, dataset)], {"a": [path]}, "", [])

@@ -6,7 +6,7 @@ from baselines import LOCALIZERS
 from tests.tspbench.helpers import one_sentence, silent
 from tests.tspbench.stages.feature_sets import CLASSES, SETTINGS, write_rows, write_set
 from tspbench.feature_views import FeatureViews, TimeSettings
-from tspbench.fit import FitSettings
+from tspbench.fit import STATE, FitSettings
 from tspbench.stages.train import LOCALIZER_FILE, LocalizerSettings, new_localizer, train_localizer
 from tspbench.storage.annotations import read_annotations
 from tspbench.storage.checkpoints import read_weights
@@ -100,6 +100,24 @@ def test_training_leaves_the_global_generator_alone(videos, tmp_path):
 
 def test_the_seed_decides(videos, tmp_path):
     assert train(videos, tmp_path / "a", seed=1) != train(videos, tmp_path / "b", seed=2)
+
+
+@pytest.mark.parametrize("seed", [20261121, 2**40])
+def test_any_seed_will_do(videos, tmp_path, seed):
+    train(videos, tmp_path, settings_of("gtad", epochs=1), seed=seed)
+
+
+def test_training_that_ends_in_nothing_is_one_sentence(videos, tmp_path):
+    with one_sentence("finite", "lower the learning rate"):
+        train(videos, tmp_path, settings_of("gtad", epochs=1, batch_size=8, learning_rates={"localizer": 1e38}))
+    assert not (tmp_path / LOCALIZER_FILE).exists()
+
+
+def test_a_damaged_training_state_is_one_sentence(videos, tmp_path):
+    train(videos, tmp_path, settings_of("gtad", epochs=1))
+    (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:500])
+    with one_sentence(tmp_path / STATE, "damaged", "remove it"):
+        train(videos, tmp_path, settings_of("gtad", epochs=1))
 
 
 def test_what_does_not_fit_is_one_sentence():

@@ -3,13 +3,21 @@ import pytest
 from tests.tspbench.helpers import one_sentence
 from tspbench.storage.runs import Row, Run, TaskTable, read_run, write_run
 
-ROWS = [Row("Whole video", "tal/whole-video", reference=True), Row("TSP | max", "tal/tsp-max"), Row("TAC", "tal/tac")]
+ROWS = [Row("Whole video", "tal/whole-video", "a", reference=True), Row("TSP | max", "tal/tsp", "b")]
 RUN = Run("A title", [TaskTable("tal", ROWS, {"seed": "0"}, "tal/comparison")], ["A note."])
 
 
 def test_a_run_comes_back(tmp_path):
     write_run(tmp_path, RUN)
     assert read_run(tmp_path) == RUN
+
+
+def test_a_run_of_another_version_is_one_sentence(tmp_path):
+    write_run(tmp_path, RUN)
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace("tspbench run 2", "tspbench run 1"))
+    with one_sentence(path, "another version"):
+        read_run(tmp_path)
 
 
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path):
