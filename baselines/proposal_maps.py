@@ -146,9 +146,8 @@ def iou_targets(start: Tensor, end: Tensor, segments: Tensor) -> Tensor:
     """Return the highest IoU of each of `segments` ``(N, 2)`` with a true one ``(K,)``, or 0: ``(N,)``."""
     low, high = segments.to(start.device).unbind(dim=1)
     overlap = torch.minimum(high, end[:, None]) - torch.maximum(low, start[:, None])
-    overlap.clamp_(min=0)
     union = (high - low) + (end - start)[:, None] - overlap
-    return F.pad(overlap / union, (0, 0, 0, 1)).amax(dim=0)
+    return F.pad(overlap / union, (0, 0, 0, 1)).amax(dim=0)  # a row of zeros: apart, the overlap is negative
 
 
 def boundary_targets(times: Tensor, half: Tensor | float, steps: int, *, region: tuple[float, float]) -> Tensor:
@@ -166,8 +165,8 @@ def boundary_targets(times: Tensor, half: Tensor | float, steps: int, *, region:
     step = torch.arange(steps, device=times.device)
     low = torch.maximum(step + region[0], (times - half)[:, None])
     high = torch.minimum(step + region[1], (times + half)[:, None])
-    shares = (high - low).clamp(min=0) / (region[1] - region[0])
-    return F.pad(shares, (0, 0, 0, 1)).amax(dim=0)
+    shares = (high - low) / (region[1] - region[0])
+    return F.pad(shares, (0, 0, 0, 1)).amax(dim=0)  # a row of zeros: apart, the share is negative
 
 
 def balanced_log_loss(probability: Tensor, positive: Tensor, *, extra: int = 0) -> Tensor:
