@@ -44,7 +44,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def two_tasks(tmp_path):
-    tal = [Row("Whole video", "tal/whole", KEY, reference=True), Row("TAC", "tal/tac", KEY), Row("TSP", "tal/tsp", KEY)]
+    tal = [Row("Whole video", "tal/whole", KEY, "whole-video"), Row("TAC", "tal/tac", KEY), Row("TSP", "tal/tsp", KEY)]
     proposals = [Row("TAC", "proposals/tac", KEY), Row("TSP", "proposals/tsp", KEY)]
     tables = [
         TaskTable("tal", tal, {"localizer": "gtad"}, "tal/comparison"),

@@ -104,11 +104,10 @@ def evaluate(
 
 def _fill(shared: Benchmark, row: Row, files: FeatureFiles, folder: Path) -> None:
     """Run the stages of a row; a reference row takes videos and their lengths from the first feature set."""
-    reference = {name: key for key, name in REFERENCES.items()}.get(row.name, "") if row.reference else ""
-    if reference == UPPER_MARK:
+    if row.reference == UPPER_MARK:
         upper_mark_row(shared, row, files, folder)
-    elif reference:
-        reference_row(shared, reference, row, files, folder)
+    elif row.reference:
+        reference_row(shared, row, files, folder)
     else:
         feature_row(shared, row, files, folder)
 
@@ -153,7 +152,8 @@ def _table(what: Evaluation, shared: Benchmark, files: Mapping[str, FeatureFiles
     facts = {
         "dataset": what.dataset.name,
         "protocol": shared.protocol,
-        "localizer": f"{what.localizer.name} ({changed})" if changed else what.localizer.name,
+        "localizer": what.localizer.name,
+        **({"with": changed} if changed else {}),
         "time": time.mode if time.step_seconds is None else f"{time.mode} of {time.step_seconds:.4g} s a step",
         "training": f"{fit.epochs} epochs of {fit.optimizer} at {fit.learning_rates['localizer']:g}",
         **({"video-level labels": shared.labelling.told} if what.task == "tal" else {}),
@@ -162,11 +162,11 @@ def _table(what: Evaluation, shared: Benchmark, files: Mapping[str, FeatureFiles
     }
     first = next(iter(files.values()))
     listed = [
-        Row(REFERENCES[key], f"{what.task}/{slug(REFERENCES[key])}", shared.row_key(first, key), reference=True)
+        Row(REFERENCES[key], f"{what.task}/{slug(REFERENCES[key])}", shared.row_key(first, key), key)
         for key in what.references
         if key != RANDOM_FEATURES
     ]
-    listed += [Row(name, f"{what.task}/{slug(name)}", shared.row_key(each, None)) for name, each in files.items()]
+    listed += [Row(name, f"{what.task}/{slug(name)}", shared.row_key(each, "")) for name, each in files.items()]
     return TaskTable(what.task, listed, facts, f"{what.task}/{COMPARISON}")
 
 

@@ -94,7 +94,7 @@ class Benchmark:
             "labels": self.labelling.signature,
         }
 
-    def row_key(self, files: FeatureFiles, reference: str | None) -> str:
+    def row_key(self, files: FeatureFiles, reference: str) -> str:
         """Return a hash of all that decides the score of a row."""
         settings = [self.train_settings(files), self.predict_settings(), self.task, self.protocol, reference]
         return hash_data([settings, dict(self.inputs), file_hashes(files), __version__])
@@ -167,13 +167,12 @@ def feature_row(what: Benchmark, row: Row, files: FeatureFiles, folder: Path) ->
     _score(what, row, folder, predicted, what.labelling.signature)
 
 
-def reference_row(what: Benchmark, reference: str, row: Row, files: FeatureFiles, folder: Path) -> None:
+def reference_row(what: Benchmark, row: Row, files: FeatureFiles, folder: Path) -> None:
     """Score segments that follow from a video's duration alone.
 
     Args:
         what: the table.
-        reference: key of `UNTRAINED`.
-        row: of the table.
+        row: whose ``reference`` is a key of `UNTRAINED`.
         files: features, which say how long a video is where the annotations do not.
         folder: of the row.
     """
@@ -182,12 +181,12 @@ def reference_row(what: Benchmark, reference: str, row: Row, files: FeatureFiles
         videos = [video for video in what.videos["validation"] if video.name in files.videos]
         found = []
         for video in videos:
-            segments, scores = UNTRAINED[reference](files.duration(video.name, video.duration_seconds))
+            segments, scores = UNTRAINED[row.reference](files.duration(video.name, video.duration_seconds))
             classes = np.full(len(scores), -1)
             found.append(what.labelling.label(video.name, segments, scores, classes))
         return joined([video.name for video in videos], what.labelling.labels, found)
 
-    predicted = _predict(what, folder, {"reference": reference}, {**what.inputs, **file_hashes(files)}, find)
+    predicted = _predict(what, folder, {"reference": row.reference}, {**what.inputs, **file_hashes(files)}, find)
     _score(what, row, folder, predicted, what.labelling.signature)
 
 
@@ -213,7 +212,7 @@ def upper_mark_row(what: Benchmark, row: Row, files: FeatureFiles, folder: Path)
 
     config = localizer_config(what.localizer, files.feature_dim).model_dump(mode="json")
     time = what.localizer.time.model_dump(mode="json")
-    settings = {"reference": "upper-mark", "localizer": what.localizer.name, "config": config, "time": time}
+    settings = {"reference": row.reference, "localizer": what.localizer.name, "config": config, "time": time}
     predicted = _predict(what, folder, settings, {**what.inputs, **file_hashes(files)}, find)
     _score(what, row, folder, predicted, TRUE_LABELS)
 

@@ -22,13 +22,13 @@ class Row:
         name: of the row.
         folder: of its stages, below the run's.
         key: hash of all that decides its score; a score of another key is of an earlier run, and not shown.
-        reference: whether no network is trained for it.
+        reference: key of `tspbench.reference_rows.REFERENCES`; "": a network is trained for it.
     """
 
     name: str
     folder: str
     key: str
-    reference: bool = False
+    reference: str = ""
 
 
 @dataclass(frozen=True)

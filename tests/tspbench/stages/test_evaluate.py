@@ -72,7 +72,8 @@ def test_rows_are_trained_predicted_and_scored(tmp_path, dataset, scores):
     assert task.facts == {
         "dataset": "small",
         "protocol": "activitynet",
-        "localizer": "gtad (steps=8, max_duration=8, hidden_1d=16, hidden_2d=8, hidden_3d=16)",
+        "localizer": "gtad",
+        "with": "steps=8, max_duration=8, hidden_1d=16, hidden_2d=8, hidden_3d=16",
         "time": "rescale",
         "training": "2 epochs of adam at 0.005",
         "video-level labels": "top 2 classes of scores.json",

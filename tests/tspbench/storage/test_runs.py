@@ -3,7 +3,7 @@ import pytest
 from tests.tspbench.helpers import one_sentence
 from tspbench.storage.runs import Row, Run, TaskTable, read_run, write_run
 
-ROWS = [Row("Whole video", "tal/whole-video", "a", reference=True), Row("TSP | max", "tal/tsp", "b")]
+ROWS = [Row("Whole video", "tal/whole-video", "a", "whole-video"), Row("TSP | max", "tal/tsp", "b")]
 RUN = Run("A title", [TaskTable("tal", ROWS, {"seed": "0"}, "tal/comparison")], ["A note."])
 
 
