@@ -1,6 +1,9 @@
-"""What has to be decided before the first test loads torch."""
+"""What has to be decided before the first test loads torch or starts a process."""
 
 import os
+import signal
 
 # As `tspbench.cli.main` does: threads that wait by spinning slow each other down many times over on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A shell that starts the tests in the background lets them, and every process of theirs, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)

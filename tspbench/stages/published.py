@@ -57,7 +57,7 @@ _GTAD_THUMOS14: Final = LocalizerSettings(
         "max_proposals": 200,
     },
     time=TimeSettings(mode="windows", step_seconds=SNIPPET_SECONDS, window_stride=128),
-    fit=_changed(_ADAM, 4e-5, batch_size=8),
+    fit=_changed(_ADAM, 4e-5, batch_size=8, clip_norm=1.0),
 )
 
 # The PyTorch BMN (BMN-Boundary-Matching-Network, opts.py and main.py); its scheduler steps before each epoch, so that
