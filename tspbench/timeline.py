@@ -61,26 +61,13 @@ class Timeline:
 
         Returns:
             (steps,) places for `interpolated`: 2.25 is a quarter of the way from row 2 to row 3; a step before the
-            first row or after the last is at that row.
+            first row or after the last is at that row. For rows spread evenly over the video, interpolating there is
+            ``torch.nn.functional.interpolate(mode="linear")``, which TSP's authors used (their answer in issue 8 of
+            the TSP repository).
         """
         middles = (np.arange(self.steps) + 0.5) * self.step_seconds + self.start_seconds
         places: Floats = np.interp(middles, centres_seconds, np.arange(len(centres_seconds)))
         return places
-
-    def resample(self, rows: NDArray[np.float32], centres_seconds: Floats) -> NDArray[np.float32]:
-        """Interpolate rows linearly along time at the middle of each step; beyond the first and last row, hold them.
-
-        For rows spread evenly over the video this is ``torch.nn.functional.interpolate(mode="linear")``, which TSP's
-        authors used (their answer in issue 8 of the TSP repository).
-
-        Args:
-            rows: (T, D) features.
-            centres_seconds: (T,) instants that the rows stand for, ascending.
-
-        Returns:
-            (steps, D) float32.
-        """
-        return interpolated(rows, self.places(centres_seconds))
 
 
 def interpolated(rows: NDArray[np.float32], places: Floats) -> NDArray[np.float32]:

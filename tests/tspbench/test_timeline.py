@@ -9,6 +9,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tspbench.timeline import Timeline, interpolated
 
 
+def resampled_by(timeline, rows, centres):
+    """Return what a localizer is given for the steps of ``timeline``."""
+    return interpolated(rows, timeline.places(centres))
+
+
 def test_seconds_and_steps_by_hand():
     timeline = Timeline.whole(duration_seconds=20.0, steps=50)
     seconds = np.array([[0.0, 20.0], [4.0, 6.0], [1.0, 1.0]])
@@ -95,7 +100,7 @@ def test_evenly_spread_rows_are_resampled_as_torch_does(rows, steps, duration, s
     reference = torch.nn.functional.interpolate(
         torch.from_numpy(features.T)[None].double(), size=steps, mode="linear", align_corners=False
     )[0].T.numpy()
-    resampled = Timeline.whole(duration, steps).resample(features, centres)
+    resampled = resampled_by(Timeline.whole(duration, steps), features, centres)
     assert resampled.dtype == np.float32
     assert_allclose(resampled, reference, rtol=0, atol=1e-5)
 
@@ -103,7 +108,7 @@ def test_evenly_spread_rows_are_resampled_as_torch_does(rows, steps, duration, s
 def test_three_rows_by_hand():
     # Steps of 1 s in a video of 6 s, asked at 0.5, 1.5, …, 5.5; rows at 1, 2 and 5 s.
     rows = np.array([[0.0, 8.0], [4.0, 0.0], [1.0, 6.0]], dtype=np.float32)
-    resampled = Timeline.whole(6.0, 6).resample(rows, np.array([1.0, 2.0, 5.0]))
+    resampled = resampled_by(Timeline.whole(6.0, 6), rows, np.array([1.0, 2.0, 5.0]))
     expected = [
         [0, 8],  # before the first row: held
         [2, 4],  # half way from row 0 to row 1
@@ -117,24 +122,24 @@ def test_three_rows_by_hand():
 
 def test_rows_at_the_asked_instants_come_back_unchanged():
     rows = np.random.default_rng(0).standard_normal((8, 5)).astype(np.float32)
-    assert_array_equal(Timeline.whole(4.0, 8).resample(rows, (np.arange(8) + 0.5) / 2), rows)
+    assert_array_equal(resampled_by(Timeline.whole(4.0, 8), rows, (np.arange(8) + 0.5) / 2), rows)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_a_single_row_is_held_throughout(steps):
     row = np.array([[3.0, -1.0]], dtype=np.float32)
-    assert_array_equal(Timeline.whole(9.0, steps).resample(row, np.array([4.0])), np.repeat(row, steps, axis=0))
+    assert_array_equal(resampled_by(Timeline.whole(9.0, steps), row, np.array([4.0])), np.repeat(row, steps, axis=0))
 
 
 def test_no_step_lies_outside_what_the_rows_span():
     rows = np.array([[1.0], [2.0]], dtype=np.float32)
-    assert_array_equal(Timeline.whole(100.0, 4).resample(rows, np.array([1.0, 2.0])), [[2], [2], [2], [2]])
+    assert_array_equal(resampled_by(Timeline.whole(100.0, 4), rows, np.array([1.0, 2.0])), [[2], [2], [2], [2]])
 
 
 def test_some_of_the_rows_are_enough_for_some_of_the_steps():
     rows = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
     timeline, centres = Timeline(0.3, 0.7, 25), np.arange(40) * 0.5 + 0.2
-    whole, places = timeline.resample(rows, centres), timeline.places(centres)
+    whole, places = resampled_by(timeline, rows, centres), timeline.places(centres)
     for first, end in ((0, 25), (0, 5), (7, 13), (24, 25)):
         wanted = places[first:end]
         low, high = int(wanted[0]), int(wanted[-1]) + 2
