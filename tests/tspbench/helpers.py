@@ -5,6 +5,7 @@ import re
 import resource
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -116,3 +117,8 @@ def names(folder: Path) -> list[str]:
 
 def silent(*_args: object, **_kwargs: object) -> None:
     """Stand in for a progress display."""
+
+
+def with_card(dataset: Dataset, **changes: object) -> Dataset:
+    """Return a data set whose card says something else."""
+    return replace(dataset, card=dataset.card.model_copy(update=changes))

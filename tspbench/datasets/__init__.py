@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pydantic import Field
+
 from evaluation.protocols import DETECTION_PROTOCOLS
 from tspbench.config import Settings, choose, validated
 from tspbench.datasets.synthetic import SyntheticSettings, write_trimmed, write_untrimmed
@@ -27,29 +29,53 @@ class DatasetCard(Settings):
 
     Args:
         name: how tables call the set.
-        annotations: file in ActivityNet JSON format.
+        annotations: file in ActivityNet JSON format; none: the set is for captioning alone.
         videos: folder of videos named after the annotation file's entries.
         protocol: key of `evaluation.protocols.DETECTION_PROTOCOLS`.
         splits: role ("training", "validation") → subset name in the annotation file.
+        captions: role → files in the format of ActivityNet Captions; several of "validation" are as many references.
     """
 
     name: str
-    annotations: str
-    videos: str
-    protocol: str
-    splits: dict[str, str]
+    annotations: str | None = None
+    videos: str = "videos"
+    protocol: str = "activitynet"
+    splits: dict[str, str] = Field(default_factory=lambda: {"training": "training", "validation": "validation"})
+    captions: dict[str, list[str]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A data set on disk."""
 
-    name: str
     folder: Path
-    annotations: Path
-    videos: Path
-    protocol: str
-    splits: dict[str, str]
+    card: DatasetCard
+
+    @property
+    def name(self) -> str:
+        """How tables call the set."""
+        return self.card.name
+
+    @property
+    def protocol(self) -> str:
+        """Key of `evaluation.protocols.DETECTION_PROTOCOLS`."""
+        return self.card.protocol
+
+    @property
+    def videos(self) -> Path:
+        """Folder of the videos."""
+        return self.folder / self.card.videos
+
+    @property
+    def annotations(self) -> Path:
+        """File in ActivityNet JSON format.
+
+        Raises:
+            UserError: the card names none.
+        """
+        if self.card.annotations is None:
+            raise UserError(f'{self.folder / CARD}: expected an entry "annotations", found none: add the file\'s name.')
+        return self.folder / self.card.annotations
 
     def subset(self, role: str) -> str:
         """Return the annotation file's name for the subset that plays ``role``.
@@ -57,7 +83,21 @@ class Dataset:
         Raises:
             UserError: the card names no such split.
         """
-        return self.splits[choose(f"split of {self.name}", role, self.splits)]
+        return self.card.splits[choose(f"split of {self.name}", role, self.card.splits)]
+
+    def captions(self, role: str) -> tuple[Path, ...]:
+        """Return the caption files of ``role``.
+
+        Raises:
+            UserError: the card names none.
+        """
+        files = self.card.captions.get(role)
+        if not files:
+            raise UserError(
+                f"{self.folder / CARD}: expected caption files of {role!r}, found none: add a table [captions] with "
+                f'{role} = ["FILE.json"].'
+            )
+        return tuple(self.folder / name for name in files)
 
 
 def open_dataset(name_or_folder: str, seed: int = 0, report: Report | None = None) -> Dataset:
@@ -80,7 +120,7 @@ def open_dataset(name_or_folder: str, seed: int = 0, report: Report | None = Non
         generate(name_or_folder, folder, SyntheticSettings(), seed, report or _silent)
     card = validated(DatasetCard, read_toml(folder / CARD), str(folder / CARD))
     choose(f"protocol in {folder / CARD}", card.protocol, DETECTION_PROTOCOLS)
-    return Dataset(card.name, folder, folder / card.annotations, folder / card.videos, card.protocol, card.splits)
+    return Dataset(folder, card)
 
 
 def generate(name: str, folder: Path, settings: SyntheticSettings, seed: int, report: Report) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tspbench.datasets import Dataset
+from tspbench.datasets import Dataset, DatasetCard
 from tspbench.fit import FitSettings
 from tspbench.stages.train import LocalizerSettings
 from tspbench.storage.features import RowMeaning, VideoFeatures, write_features
@@ -32,7 +32,7 @@ def write_set(folder: Path, training: int = 5, validation: int = 3) -> Dataset:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "annotations.json").write_text(json.dumps({"database": database}))
     splits = {"training": "train", "validation": "val"}
-    return Dataset("small", folder, folder / "annotations.json", folder / "videos", "activitynet", splits)
+    return Dataset(folder, DatasetCard(name="small", annotations="annotations.json", splits=splits))
 
 
 def write_rows(path: Path, dataset: Dataset, seed: int = 0, without: tuple[str, ...] = ()) -> Path:

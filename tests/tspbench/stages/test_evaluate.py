@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation import DETECTION_PROTOCOLS, PROPOSAL_PROTOCOLS
-from tests.tspbench.helpers import names, one_sentence
+from tests.tspbench.helpers import names, one_sentence, with_card
 from tests.tspbench.stages.feature_sets import CLASSES, SETTINGS, write_rows, write_set
 from tspbench.feature_views import TimeSettings
 from tspbench.report import markdown, result_table
@@ -206,7 +206,7 @@ def test_mistakes_are_found_before_any_training(tmp_path, dataset, scores, stage
 def test_a_split_or_class_that_is_not_there_is_one_sentence(tmp_path, dataset, scores):
     rows = {"a": [write_rows(tmp_path / "a.h5", dataset)]}
     with one_sentence("'valid'", "did you mean 'val'?"):
-        other = replace(dataset, splits={"training": "train", "validation": "valid"})
+        other = with_card(dataset, splits={"training": "train", "validation": "valid"})
         evaluate([evaluation(tmp_path, other, scores)], rows, "", [])
     few = {"v5": np.array([1.0])}
     write_class_scores(tmp_path / "few.json", ClassScores(("jump",), few))
@@ -301,7 +301,7 @@ def test_ignored_segments_are_neither_learned_nor_lost(tmp_path, dataset):
     content["database"]["v0"]["annotations"].append({"segment": [6.0, 7.0], "label": "Ambiguous"})
     content["database"]["v5"]["annotations"] = [{"segment": [6.0, 7.0], "label": "Ambiguous"}]
     dataset.annotations.write_text(json.dumps(content))
-    what = evaluation(tmp_path, replace(dataset, protocol="thumos14"))
+    what = evaluation(tmp_path, with_card(dataset, protocol="thumos14"))
     features = {"a": [write_rows(tmp_path / "a.h5", dataset)]}
     evaluate([what], features, "", [])
     counts = read_record(what.out / "tal" / "a" / "score").figures["counts"]
@@ -325,7 +325,7 @@ def test_two_sources_of_labels_or_the_wrong_number_are_refused(tmp_path, dataset
     with one_sentence("fit.learning_rates", "localiser"):
         evaluate([evaluation(tmp_path, dataset, localizer=SETTINGS.model_copy(update={"fit": fit}))], rows, "", [])
     with one_sentence("activitynet-4728", "4,728", "3"):
-        evaluate([evaluation(tmp_path, replace(dataset, protocol="activitynet-4728"))], rows, "", [])
+        evaluate([evaluation(tmp_path, with_card(dataset, protocol="activitynet-4728"))], rows, "", [])
 
 
 def test_bad_features_of_the_last_row_stop_before_the_first_is_trained(tmp_path, dataset, scores, stages_run):
@@ -355,11 +355,11 @@ def test_other_splits_or_ignored_segments_are_other_work(tmp_path, dataset, stag
     evaluate([evaluation(tmp_path, dataset)], features, "", [])
     everything = ["a train", "a predict", "a score"]
     stages_run.clear()
-    swapped = replace(dataset, splits={"training": "val", "validation": "train"})
+    swapped = with_card(dataset, splits={"training": "val", "validation": "train"})
     evaluate([evaluation(tmp_path, swapped)], features, "", [])
     assert stages_run == ["a check features", *everything]
     stages_run.clear()
-    evaluate([evaluation(tmp_path, replace(swapped, protocol="thumos14"))], features, "", [])
+    evaluate([evaluation(tmp_path, with_card(swapped, protocol="thumos14"))], features, "", [])
     assert stages_run == everything
 
 

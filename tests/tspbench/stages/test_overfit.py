@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from baselines import LOCALIZERS
-from tspbench.datasets import Dataset
+from tspbench.datasets import Dataset, DatasetCard
 from tspbench.fit import FitSettings
 from tspbench.stages.evaluate import Evaluation, evaluate
 from tspbench.stages.train import LocalizerSettings
@@ -77,7 +77,7 @@ def eight(tmp_path_factory):
     write_features(folder / "f.h5", features, RowMeaning("", "", 10, 10, 10.0, CHANNELS, "fp32"))
     write_class_scores(folder / "scores.json", ClassScores(CLASSES, scores))
     splits = {"training": "all", "validation": "all"}
-    return Dataset("eight", folder, folder / "annotations.json", folder / "videos", "activitynet", splits)
+    return Dataset(folder, DatasetCard(name="eight", annotations="annotations.json", splits=splits))
 
 
 @pytest.mark.parametrize("name", sorted(LOCALIZERS))

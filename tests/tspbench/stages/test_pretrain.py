@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -7,7 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from tests.tspbench.helpers import one_sentence, silent, small_dataset
+from tests.tspbench.helpers import one_sentence, silent, small_dataset, with_card
 from tspbench.encoders import load_encoder, new_encoder
 from tspbench.fit import FitSettings
 from tspbench.pretraining.contract import BACKGROUND
@@ -155,14 +154,14 @@ def test_missing_videos_are_counted_aloud_and_left_out(dataset, tmp_path, capsys
     (tmp_path / "v").mkdir()
     for name in ("v0", "v3"):
         (tmp_path / "v" / f"{name}.mp4").symlink_to(dataset.videos / f"{name}.mp4")
-    lesson = lesson_of(replace(dataset, videos=tmp_path / "v"), TSP)
+    lesson = lesson_of(with_card(dataset, videos=str(tmp_path / "v")), TSP)
     assert sorted(lesson.videos) == ["v0", "v3"]
     told = capsys.readouterr().err
     assert "2 of 3 training videos are not there (first: v1)" in told
     assert "1 of 2 validation videos are not there (first: v4)" in told
     (tmp_path / "v" / "v3.mp4").unlink()
     with one_sentence(dataset.annotations, "'val'", "found none"):
-        lesson_of(replace(dataset, videos=tmp_path / "v"), TSP)
+        lesson_of(with_card(dataset, videos=str(tmp_path / "v")), TSP)
 
 
 def test_a_duration_that_is_not_annotated_is_the_videos_own(dataset, tmp_path):
@@ -170,7 +169,7 @@ def test_a_duration_that_is_not_annotated_is_the_videos_own(dataset, tmp_path):
     for entry in content["database"].values():
         del entry["duration"]
     (tmp_path / "a.json").write_text(json.dumps(content))
-    assert lesson_of(replace(dataset, annotations=tmp_path / "a.json"), TSP).training == (
+    assert lesson_of(with_card(dataset, annotations=str(tmp_path / "a.json")), TSP).training == (
         lesson_of(dataset, TSP).training
     )
 
