@@ -44,6 +44,7 @@ class FitSettings(Settings):
         clip_norm: gradients are scaled down to this norm of all of them together; none: never.
         average: decay of a moving average of the weights, which is validated and kept in their place; none: no average.
         select: the weights that are kept: of the epoch with the best validation, or the last.
+        patience: of "best": epochs in a row without a better one after which training ends; none: all ``epochs``.
         precision: "fp32", "bf16" (autocast), or "auto": bf16 on a GPU.
         workers: processes that prepare batches; 0: this one; none: up to 8 for a GPU, this one for the CPU.
     """
@@ -62,6 +63,7 @@ class FitSettings(Settings):
     clip_norm: float | None = Field(None, gt=0)
     average: float | None = Field(None, gt=0, lt=1)
     select: Literal["best", "last"] = "last"
+    patience: int | None = Field(None, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: int | None = Field(None, ge=0)
 
@@ -71,6 +73,13 @@ class FitSettings(Settings):
         if milestones and others.data.get("schedule") == "cosine":
             raise ValueError('the schedule "cosine" has no milestones: leave them out or choose "steps"')
         return milestones
+
+    @field_validator("patience")
+    @classmethod
+    def _only_with_best(cls, patience: int | None, others: ValidationInfo) -> int | None:
+        if patience is not None and others.data.get("select") == "last":
+            raise ValueError('with select "last" nothing tells when to stop: leave it out or choose "best"')
+        return patience
 
     @field_validator("warmup_epochs")
     @classmethod
@@ -142,7 +151,8 @@ def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Adv
     kept = _Kept(average=_weights(job.model) if settings.average else {})
     _resume(job, optimizer, kept, folder)
     history = kept.history
-    for epoch in range(len(history.epochs), settings.epochs):
+    while not _ended(history, settings):
+        epoch = len(history.epochs)
         losses = _train_epoch(accelerator, model, optimizer, job, settings, epoch, kept.average, advance)
         with _averaged(job.model, kept.average):
             figures: Mapping[str, float] = {}
@@ -164,6 +174,14 @@ def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Adv
         _exchange(job.model, kept.average)
     job.model.eval()
     return history
+
+
+def _ended(history: History, settings: FitSettings) -> bool:
+    """Whether all epochs are done, or as many without a better one as patience allows."""
+    done = len(history.epochs)
+    return done >= settings.epochs or (
+        settings.patience is not None and done - 1 - history.kept_epoch >= settings.patience
+    )
 
 
 def learning_rate_factor(step: int, steps: int, settings: FitSettings) -> float:

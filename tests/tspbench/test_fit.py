@@ -96,6 +96,7 @@ def test_a_cosine_without_warm_up_begins_at_once():
     [
         ({"schedule": "cosine", "milestones": [3]}, ("fit.milestones", '"cosine" has no milestones', "[3]")),
         ({"schedule": "cosine", "warmup_epochs": 4}, ("fit.warmup_epochs", "shorter than the training", "found 4")),
+        ({"patience": 2}, ("fit.patience", 'choose "best"', "found 2")),
         ({"average": 1.0}, ("fit.average", "less than 1")),
         ({"average": 0.0}, ("fit.average", "greater than 0")),
         ({"clip_norm": 0.0}, ("fit.clip_norm", "greater than 0")),
@@ -420,6 +421,19 @@ def test_the_best_epoch_is_the_first_of_the_highest(tmp_path, values, best):
     # Rates follow from the step alone: the weights of epoch n are those that a run of n + 1 epochs ends with.
     shorter, _ = run(job(), settings.model_copy(update={"select": "last", "epochs": best + 1}), tmp_path / "last")
     assert same(weights, shorter)
+
+
+@pytest.mark.parametrize(
+    ("values", "best"), [((0.1, 0.9, 0.3, 0.4), 1), ((0.4, 0.3, 0.2), 0), ((0.1, 0.2, 0.1, 0.3), 3)]
+)
+def test_patience_ends_a_training_that_gets_no_better(tmp_path, values, best):
+    settings = SETTINGS.model_copy(update={"select": "best", "patience": 2})
+    weights, history = run(job(validate=scores(*values)), settings, tmp_path / "patient")
+    assert (history.kept_epoch, len(history.epochs)) == (best, len(values))
+    # What ended is finished: the state alone says so.
+    again, told = run(job(seed=1, validate=scores()), settings, tmp_path / "patient")
+    assert same(weights, again)
+    assert told == history
 
 
 def test_the_last_epoch_is_kept_whatever_the_validation_says(tmp_path):
