@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,15 +56,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class Order:
-    """What has to be read for a batch of features, and its shape (B, C, T)."""
+    """What has to be read for a batch of features, and its shape (B, C, T); where there is no piece are zeros."""
 
-    pieces: list[Piece]
+    pieces: Sequence[Piece | None]
     shape: tuple[int, int, int]
 
     def fill(self, read: Callable[[Piece], Rows]) -> Features:
         """Return the features, zero behind the end of a piece."""
         features = np.zeros(self.shape, dtype=np.float32)
         for place, piece in enumerate(self.pieces):
+            if piece is None:
+                continue
             rows = read(piece)
             features[place, :, : len(rows)] = rows.T
             features[place, :, len(rows) : piece.end - piece.first] = rows[-1][:, None]
