@@ -19,12 +19,14 @@ Decided here:
 - captions of videos that no reference file has are not looked at;
 - random garbage is drawn from a hash of the video's name and the sentence, so that a file has one score;
 - with ``references="averaged"`` all is computed against each file alone, over its own videos, and averaged over files;
+  each file may then have captions of its own, as where BMT (Iashin and Rahtu, 2020) describes ground-truth proposals:
+  the segments of each file are described and scored against that file;
 - METEOR and SODA_c are nan if METEOR fails, and all but precision and recall if the tokenizer does; ``problems`` says
   why.
 
 The order of captions (as long as a video has no more than the protocol allows), references, videos and files changes
 nothing, to the last bit. ``statistics`` compares once; ``score`` can then be called for any number of resamples of the
-videos.
+videos. ``precision_recall`` looks at segments alone and needs no METEOR.
 """
 
 import hashlib
@@ -104,7 +106,7 @@ class CaptionResult:
 
 def statistics(
     references: Sequence[Captions],
-    captions: Captions,
+    captions: Captions | Sequence[Captions],
     protocol: CaptioningProtocol,
     scorer: TextScorer | None = None,
 ) -> CaptionStatistics:
@@ -112,34 +114,46 @@ def statistics(
 
     Args:
         references: one entry a file.
-        captions: what a model says.
+        captions: what a model says; or, where the protocol averages over files, what it says of the segments of each
+            file, in the order of ``references``.
         protocol: the rules.
         scorer: what tokenizes and aligns sentences; a ``Meteor`` of its own if None. To compare several captions, hand
             one ``Meteor`` to all calls, which then share its start.
+
+    Raises:
+        ValueError: ``captions`` are several, and the protocol pools the files or there are not as many.
     """
     if scorer is None:
         with Meteor() as meteor:
             return statistics(references, captions, protocol, meteor)
-    videos = all_videos(references)
-    index = {name: number for number, name in enumerate(videos)}
-    parts = [references] if protocol.references == "pooled" else [[file] for file in references]
-    counted = np.zeros((len(parts), len(videos)), dtype=np.bool_)
-    values = np.zeros((*counted.shape, len(protocol.thresholds), len(METRICS)))
-    soda = np.zeros(counted.shape)
-    compared: dict[Place, _Video] = {}
-    for part, files in enumerate(parts):
-        counted[part, [index[name] for name in all_videos(files)]] = True
-        for name, video in _paired(files, captions, protocol).items():
-            compared[part, index[name]] = video
-            values[part, index[name], :, _FOUND] = video.found
-    problems = _compare_texts(compared, values, soda, scorer)
+    begun, stories = _by_time(references, captions, protocol)
+    compared = {place: _Video(_pairs(begun.videos[place[1]], of, protocol), of) for place, of in stories.items()}
+    problems = _compare_texts(compared, begun.values, begun.soda_c, scorer)
     failed = {name: sentence for name, sentence in problems.items() if name in METRICS}
-    values[..., [METRICS.index(name) for name in failed]] = np.nan
+    begun.values[..., [METRICS.index(name) for name in failed]] = np.nan
     if SODA_C in problems:
-        soda[:] = np.nan
+        begun.soda_c[:] = np.nan
     if "METEOR" in problems:
         problems |= {f"METEOR@{threshold:g}": problems["METEOR"] for threshold in protocol.thresholds}
-    return CaptionStatistics(protocol, videos, counted, values, soda, problems)
+    begun.problems.update(problems)
+    return begun
+
+
+def precision_recall(
+    references: Sequence[Captions], proposals: Captions, protocol: CaptioningProtocol
+) -> tuple[float, float]:
+    """Return the precision and recall that `score` reports, means over thresholds and videos, of segments alone.
+
+    Args:
+        references: one entry a file.
+        proposals: segments; their sentences say nothing here.
+        protocol: the rules.
+
+    Returns:
+        Precision and recall, fractions; nan if no reference file has a sentence.
+    """
+    metrics = score(_by_time(references, proposals, protocol)[0]).metrics()
+    return metrics["precision"], metrics["recall"]
 
 
 def score(statistics: CaptionStatistics, video_weights: Integers | None = None) -> CaptionResult:
@@ -202,12 +216,10 @@ class _Video:
 
     Attributes:
         pairs: thresholds, and the captions with their references or garbage at all of these.
-        found: precision and recall at each threshold, float64 (K, 2).
         stories: one for each file that has the video.
     """
 
     pairs: list[tuple[slice, list[Texts]]]
-    found: Floats
     stories: list[_Story]
 
 
@@ -226,22 +238,51 @@ def caption_iou(captions: Floats, references: Floats) -> Floats:
     return iou
 
 
-def _paired(files: Sequence[Captions], captions: Captions, protocol: CaptioningProtocol) -> dict[str, _Video]:
-    """Pair the captions of every video that one of ``files`` has; videos without captions are left out."""
+def _by_time(
+    references: Sequence[Captions], captions: Captions | Sequence[Captions], protocol: CaptioningProtocol
+) -> tuple[CaptionStatistics, dict[Place, list[_Story]]]:
+    """Return what segments tell, with 0 for all that sentences tell, and the stories of each video with captions."""
+    parts = _parts(references, captions, protocol)
+    videos = all_videos(references)
+    index = {name: number for number, name in enumerate(videos)}
+    counted = np.zeros((len(parts), len(videos)), dtype=np.bool_)
+    values = np.zeros((*counted.shape, len(protocol.thresholds), len(METRICS)))
+    stories: dict[Place, list[_Story]] = {}
+    for part, (files, of_files) in enumerate(parts):
+        counted[part, [index[name] for name in all_videos(files)]] = True
+        for name, some in _stories(files, of_files, protocol).items():
+            stories[part, index[name]] = some
+            values[part, index[name], :, _FOUND] = _found([story.iou for story in some], protocol.thresholds)
+    return CaptionStatistics(protocol, videos, counted, values, np.zeros(counted.shape), {}), stories
+
+
+def _parts(
+    references: Sequence[Captions], captions: Captions | Sequence[Captions], protocol: CaptioningProtocol
+) -> list[tuple[Sequence[Captions], Captions]]:
+    """Return the reference files that are compared together, and the captions that they are compared with."""
+    if isinstance(captions, Captions):
+        files = [references] if protocol.references == "pooled" else [[file] for file in references]
+        return [(some, captions) for some in files]
+    if protocol.references == "pooled":
+        raise ValueError(f"captions of each reference file need a protocol that averages, received {protocol.name}.")
+    if len(captions) != len(references):
+        raise ValueError(
+            f"captions must be as many as reference files, received {len(captions)} for {len(references)}."
+        )
+    return [([file], own) for file, own in zip(references, captions, strict=True)]
+
+
+def _stories(files: Sequence[Captions], captions: Captions, protocol: CaptioningProtocol) -> dict[str, list[_Story]]:
+    """Put every video that ``files`` and ``captions`` have in order, once for each file that has it."""
     rows = captions.rows()
     rows_of_files = [file.rows() for file in files]
-    paired = {}
+    stories = {}
     for name in all_videos(files):
         mine = rows.get(name, _NO_ROWS)[: protocol.max_captions]
         theirs = [(file, of.get(name, _NO_ROWS)) for file, of in zip(files, rows_of_files, strict=True)]
         if len(mine):
-            stories = [_story(file, some, captions, mine) for file, some in theirs if len(some)]
-            paired[name] = _Video(
-                _pairs(name, _in_time(captions, mine)[1], stories, protocol),
-                _found([story.iou for story in stories], protocol.thresholds),
-                stories,
-            )
-    return paired
+            stories[name] = [_story(file, some, captions, mine) for file, some in theirs if len(some)]
+    return stories
 
 
 def _story(file: Captions, rows: Integers, captions: Captions, caption_rows: Integers) -> _Story:
@@ -255,12 +296,11 @@ def _in_time(captions: Captions, rows: Integers) -> tuple[Floats, list[str]]:
     return np.array([line[:2] for line in lines]), [line[2] for line in lines]
 
 
-def _pairs(
-    name: str, captions: list[str], stories: list[_Story], protocol: CaptioningProtocol
-) -> list[tuple[slice, list[Texts]]]:
-    """Pair ``captions`` of the video ``name`` at each threshold; neighbours with the same pairs come together."""
+def _pairs(name: str, stories: list[_Story], protocol: CaptioningProtocol) -> list[tuple[slice, list[Texts]]]:
+    """Pair the captions of the video ``name`` at each threshold; neighbours with the same pairs come together."""
+    captions = stories[0].captions
     references = [text for story in stories for text in story.references]
-    iou = np.vstack([np.empty((0, len(captions))), *(story.iou for story in stories)])
+    iou = np.vstack([story.iou for story in stories])
     met = iou >= np.array(protocol.thresholds)[:, None, None]
     changes = [k for k in range(len(met)) if k == 0 or not np.array_equal(met[k], met[k - 1])]
     found = []

@@ -60,6 +60,13 @@ def evaluate(files, rows, protocol=RULES, weights=None, scorer=None, videos=None
     return captioning.score(statistics, weights).metrics()
 
 
+def of_each(files, rows_of_files, protocol):
+    """Score captions of which each file has its own."""
+    own = [captions_of(rows) for rows in rows_of_files]
+    statistics = captioning.statistics([captions_of(file) for file in files], own, protocol, Counting())
+    return captioning.score(statistics).metrics()
+
+
 def bleu_1(files, rows, protocol=RULES, **more):
     return evaluate(files, rows, protocol, **more)["BLEU@1"]
 
@@ -156,6 +163,53 @@ def test_files_are_pooled_or_averaged():
     averaged = replace(RULES, references="averaged")
     assert bleu_1(files, rows, averaged) == near((Fraction(1, 2) + Fraction(1, 2)) / 2)
     assert evaluate(files, rows, averaged)["precision"] == float((Fraction(1, 2) + 1) / 2)
+
+
+AVERAGED = replace(RULES, references="averaged")
+
+
+def test_captions_of_each_file_are_scored_against_it_alone():
+    # 1 of 2 words against the first file, 2 of 3 against the second.
+    files = [[("v1", 0, 10, "a b")], [("v1", 0, 20, "a c d")]]
+    first, second = [("v1", 0, 10, "a x")], [("v1", 0, 20, "a c x")]
+    each = of_each(files, [first, second], AVERAGED)
+    assert each["BLEU@1"] == near((Fraction(1, 2) + Fraction(2, 3)) / 2)
+    assert (each["precision"], each["recall"]) == (1.0, 1.0)
+    # The other way round each is paired with garbage: [0, 10) has a hair less than half of [0, 20).
+    assert of_each(files, [second, first], AVERAGED)["BLEU@1"] == near(0)
+
+
+def test_precision_recall_and_soda_of_each_file():
+    files = [FILE, [("v1", 0, 10, "a b")]]
+    # One of two against the first file and one of two for it; all of one against the second.
+    each = of_each(files, [[("v1", 0, 10, "a b"), ("v1", 50, 60, "c d")], [("v1", 0, 10, "a b")]], AVERAGED)
+    assert each["precision"] == each["recall"] == float((Fraction(1, 2) + 1) / 2)
+    alone = [evaluate([FILE], [("v1", 0, 10, "a b"), ("v1", 50, 60, "c d")]), evaluate(files[1:], files[1])]
+    assert 0.0 < alone[0]["SODA_c"] < alone[1]["SODA_c"]
+    assert each["SODA_c"] == (alone[0]["SODA_c"] + alone[1]["SODA_c"]) / 2
+    assert each["METEOR"] == (alone[0]["METEOR"] + alone[1]["METEOR"]) / 2
+
+
+def test_captions_of_each_file_want_a_protocol_that_averages_and_one_for_each():
+    one = captions_of([("v1", 0, 10, "a b")])
+    message = "captions of each reference file need a protocol that averages, received half."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        captioning.statistics([one], [one], RULES, Counting())
+    message = "captions must be as many as reference files, received 1 for 2."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        captioning.statistics([one, one], [one], AVERAGED, Counting())
+
+
+def test_precision_and_recall_of_segments_alone():
+    # Video 1: 2 of 3 proposals, 1 of 2 references; video 2: 1 of 1 and 1 of 1; video 3 has no proposal.
+    files = [captions_of([*FILE, ("v2", 0, 10, "a"), ("v3", 0, 10, "a")])]
+    proposals = captions_of([("v1", 0, 10, ""), ("v1", 0, 9, ""), ("v1", 50, 60, ""), ("v2", 0, 10, "")])
+    found = captioning.precision_recall(files, proposals, RULES)
+    assert found == pytest.approx((float(Fraction(2 + 3, 3 * 3)), float(Fraction(1 + 2, 2 * 3))))
+    # [0, 9) of video 1 is right at 0.3, 0.5 and 0.7, and not at 0.9, which it does not exceed.
+    precision, recall = captioning.precision_recall(files, proposals, DENSEVID)
+    assert precision == pytest.approx(float(Fraction(3 * 5 + 4, 4 * 9)))
+    assert recall == found[1]
 
 
 def test_only_the_first_captions_of_a_video_count():
@@ -374,6 +428,32 @@ def test_order_changes_nothing_to_the_last_bit(name, files, rows, random):
             [shuffled(file) for file in shuffled(files)], shuffled(rows), protocol, videos=shuffled(VIDEOS)
         )
         assert after == before
+
+
+@quick
+@given(files=st.lists(WHOLE, min_size=1, max_size=2), rows=ROWS, others=ROWS)
+def test_captions_of_each_file_are_a_mean_of_files_in_any_order(files, rows, others):
+    protocol = CAPTIONING_PROTOCOLS["densevid-averaged"]
+    own = [rows, others][: len(files)]
+    found = of_each(files, own, protocol)
+    assert found == of_each(files[::-1], own[::-1], protocol)
+    alone = [evaluate([file], mine, DENSEVID) for file, mine in zip(files, own, strict=True)]
+    assert found == pytest.approx({name: np.mean([each[name] for each in alone]) for name in found}, rel=0, abs=1e-12)
+    # The same captions for every file are as one.
+    assert of_each(files, [rows] * len(files), protocol) == evaluate(files, rows, protocol)
+
+
+@pytest.mark.parametrize("name", ["densevid", "densevid-averaged"])
+@quick
+@given(files=FILES, rows=ROWS)
+def test_precision_and_recall_are_those_of_the_score(name, files, rows):
+    protocol = CAPTIONING_PROTOCOLS[name]
+    found = evaluate(files, rows, protocol)
+    references = [captions_of(file) for file in files]
+    assert captioning.precision_recall(references, captions_of(rows), protocol) == (
+        found["precision"],
+        found["recall"],
+    )
 
 
 @quick
