@@ -14,7 +14,8 @@ WOBBLE_PIXELS: Final = 4.0  # how far the background wanders
 NOISE: Final = 10.0  # standard deviation of the pixel noise, in grey levels
 AMPLITUDE: Final = 0.75  # of the motions below: full amplitude saturates the benchmark, half hides the effect
 RADIUS_PIXELS: Final = (7.0, 10.0)
-CYCLES_PER_SECOND: Final = (1.1, 1.6)
+# Cycles a second of an action. The gap between the two is what makes a pace visible.
+PACES: Final = {"slow": (0.95, 1.2), "quick": (1.5, 1.75)}
 DRIFT_PIXELS_PER_SECOND: Final = 6.0
 
 
@@ -27,6 +28,7 @@ class Scene:
         hue: its hue, from 0 to 1; a video's own sprite differs a little.
         motion: name of the action's motion, a key of `MOTIONS`.
         actions: (N, 2) int64, first and one-past-last frame of each action.
+        rates: (N,) float64, how many cycles of its motion each action makes a second.
         frames: length of the video in frames.
         size: height and width in pixels.
         frame_rate: frames a second.
@@ -36,6 +38,7 @@ class Scene:
     hue: float
     motion: str
     actions: NDArray[np.int64]
+    rates: NDArray[np.float64]
     frames: int
     size: int
     frame_rate: float
@@ -123,9 +126,8 @@ def _wander(scene: Scene, rng: np.random.Generator) -> tuple[Floats, Floats]:
 def _action_motion(scene: Scene, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     """Return what the actions add to x, y (pixels) and relative size, (frames,) each, zero outside the actions."""
     total = np.zeros((3, scene.frames), dtype=np.float32)
-    for start, end in scene.actions:
+    for (start, end), rate in zip(scene.actions, scene.rates, strict=True):
         k = np.arange(start, end)
-        rate = rng.uniform(*CYCLES_PER_SECOND)
         phase = 2 * np.pi * (rate * (k - start) / scene.frame_rate + rng.uniform())
         fade = np.minimum(1.0, np.minimum(k - start + 1, end - k) / (FADE_FRAMES + 1))
         total[:, start:end] = AMPLITUDE * fade * np.stack(MOTIONS[scene.motion](phase))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tspbench.config import Settings
-from tspbench.datasets.sprites import Scene, render
+from tspbench.datasets.sentences import ANNOTATORS, describe
+from tspbench.datasets.sprites import PACES, Scene, render
 from tspbench.storage.atomic import write_json
 from tspbench.storage.recipes import write_toml
 from tspbench.storage.video import write_video
@@ -23,6 +24,10 @@ SHORTEST_ACTION: Final = 1.0  # seconds; the longest is half the video
 SHORTEST_GAP: Final = 0.5
 FOREGROUND: Final = (0.25, 0.62)  # share of a video that its actions may cover together
 MAX_ACTIONS: Final = 5
+CAPTIONS: Final = {  # role → files
+    "training": ["captions_training.json"],
+    "validation": ["captions_validation_1.json", "captions_validation_2.json"],
+}
 
 
 class Kind(NamedTuple):
@@ -78,13 +83,13 @@ def write_untrimmed(folder: Path, settings: SyntheticSettings, seed: int, report
     for index, (name, split) in enumerate(names):
         rng = np.random.default_rng([seed, 1, index])
         kind = UNTRIMMED_KINDS[index % len(UNTRIMMED_KINDS)]
-        scenes.append((name, split, kind.label, _scene(kind, draw_actions(rng), VIDEO_FRAMES)))
+        actions = draw_actions(rng)
+        rates = draw_rates(np.random.default_rng([seed, 4, index]), len(actions))
+        scenes.append((name, split, kind.label, _scene(kind, actions, rates, VIDEO_FRAMES)))
     _write_videos(folder, [(name, scene) for name, _, _, scene in scenes], [seed, 2], report)
     _write_annotations(folder, scenes)
-    for split in splits:
-        chosen = {name: _captions(scene) for name, its_split, _, scene in scenes if its_split == split}
-        write_json(folder / f"captions_{split}.json", chosen)
-    _write_card(folder, "synthetic", {"training": "training", "validation": "validation"})
+    _write_captions(folder, scenes, seed)
+    _write_card(folder, "synthetic", {"captions": CAPTIONS})
 
 
 def write_trimmed(folder: Path, settings: SyntheticSettings, seed: int, report: Callable[[int, int], None]) -> None:
@@ -93,14 +98,15 @@ def write_trimmed(folder: Path, settings: SyntheticSettings, seed: int, report: 
     for index in range(settings.trimmed_clips):
         kind = TRIMMED_KINDS[index % len(TRIMMED_KINDS)]
         split = "validation" if index // len(TRIMMED_KINDS) % 6 == 5 else "training"
-        scene = _scene(kind, np.array([[0, TRIMMED_FRAMES]]), TRIMMED_FRAMES)
+        rates = draw_rates(np.random.default_rng([seed, 5, index]), 1)
+        scene = _scene(kind, np.array([[0, TRIMMED_FRAMES]]), rates, TRIMMED_FRAMES)
         scenes.append((f"clip_{index:04d}", split, kind.label, scene))
     if not any(split == "validation" for _, split, _, _ in scenes):
         name, _, label, scene = scenes[-1]
         scenes[-1] = (name, "validation", label, scene)
     _write_videos(folder, [(name, scene) for name, _, _, scene in scenes], [seed, 3], report)
     _write_annotations(folder, scenes)
-    _write_card(folder, "synthetic-trimmed", {"training": "training", "validation": "validation"})
+    _write_card(folder, "synthetic-trimmed", {})
 
 
 def draw_actions(rng: np.random.Generator) -> NDArray[np.int64]:
@@ -121,8 +127,14 @@ def draw_actions(rng: np.random.Generator) -> NDArray[np.int64]:
     return np.stack([starts, starts + lengths], axis=1).astype(np.int64)
 
 
-def _scene(kind: Kind, actions: NDArray[np.int64], frames: int) -> Scene:
-    return Scene(kind.shape, kind.hue, kind.motion, actions, frames, SIZE, FRAME_RATE)
+def draw_rates(rng: np.random.Generator, actions: int) -> NDArray[np.float64]:
+    """Draw how fast the actions of one video are, (N,) cycles a second; each pace is as likely for each action."""
+    bands = np.array(list(PACES.values()))[rng.integers(len(PACES), size=actions)]
+    return rng.uniform(bands[:, 0], bands[:, 1])
+
+
+def _scene(kind: Kind, actions: NDArray[np.int64], rates: NDArray[np.float64], frames: int) -> Scene:
+    return Scene(kind.shape, kind.hue, kind.motion, actions, rates, frames, SIZE, FRAME_RATE)
 
 
 def _write_videos(
@@ -153,17 +165,22 @@ def _write_annotations(folder: Path, scenes: list[tuple[str, str, str, Scene]]) 
     write_json(folder / "annotations.json", {"version": "1.3", "taxonomy": [], "database": database})
 
 
-def _captions(scene: Scene) -> dict[str, object]:
-    """Describe a scene in the ActivityNet Captions format: one sentence an action."""
-    seconds = (scene.actions / FRAME_RATE).tolist()
-    sentences = []
-    for k, (start, end) in enumerate(seconds):
-        opening = "A" if k == 0 else "Then the"
-        pace = "briefly" if end - start < 2.5 else "for a while" if end - start < 6 else "for a long time"
-        sentences.append(f"{opening} {scene.shape} {scene.motion} {pace}.")
-    return {"duration": scene.frames / FRAME_RATE, "timestamps": seconds, "sentences": sentences}
+def _write_captions(folder: Path, scenes: list[tuple[str, str, str, Scene]], seed: int) -> None:
+    """Write the files of `CAPTIONS`: a training video is described by one of the annotators, the others by each."""
+    (training,), validation = CAPTIONS["training"], CAPTIONS["validation"]
+    told: dict[str, dict[str, object]] = {file: {} for file in (training, *validation)}
+    for index, (name, split, _, scene) in enumerate(scenes):
+        if split == "training":
+            rng = np.random.default_rng([seed, 6, index])
+            told[training][name] = describe(scene, ANNOTATORS[rng.integers(len(ANNOTATORS))], rng)
+        else:
+            for number, (file, annotator) in enumerate(zip(validation, ANNOTATORS, strict=True)):
+                told[file][name] = describe(scene, annotator, np.random.default_rng([seed, 7 + number, index]))
+    for file, entries in told.items():
+        write_json(folder / file, entries)
 
 
-def _write_card(folder: Path, name: str, splits: dict[str, str]) -> None:
+def _write_card(folder: Path, name: str, tables: dict[str, dict[str, list[str]]]) -> None:
     card = {"name": name, "annotations": "annotations.json", "videos": "videos", "protocol": "activitynet"}
-    write_toml(folder / "dataset.toml", {**card, "splits": splits})
+    splits = {"training": "training", "validation": "validation"}
+    write_toml(folder / "dataset.toml", {**card, "splits": splits, **tables})

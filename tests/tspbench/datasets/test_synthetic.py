@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tests.tspbench.helpers import names, one_sentence, silent
 from tspbench.datasets import find_videos, generate, open_dataset
 from tspbench.datasets import synthetic as module
-from tspbench.datasets.sprites import FADE_FRAMES, MOTIONS, SHAPES, Scene, render
+from tspbench.datasets.sprites import FADE_FRAMES, MOTIONS, PACES, SHAPES, Scene, _action_motion, render
 from tspbench.datasets.synthetic import (
     FRAME_RATE,
     TRIMMED_KINDS,
@@ -18,8 +18,10 @@ from tspbench.datasets.synthetic import (
     VIDEO_FRAMES,
     SyntheticSettings,
     draw_actions,
+    draw_rates,
 )
 from tspbench.storage.annotations import read_annotations
+from tspbench.storage.captions import read_references
 from tspbench.storage.video import scan_video
 
 FEW = SyntheticSettings(training_videos=2, validation_videos=1, trimmed_clips=7)
@@ -41,7 +43,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(made, tmp_pa
     assert write(tmp_path / "again") == files
     others = write(tmp_path / "other", seed=1)
     assert others.keys() == files.keys()
-    assert all(others[name] != files[name] for name in files if name.startswith(("videos/", "annotations")))
+    assert all(others[name] != files[name] for name in files if name.startswith(("videos/", "annotations", "captions")))
 
 
 def test_videos_are_what_the_annotations_say(made):
@@ -79,15 +81,56 @@ def test_a_copy_elsewhere_is_an_ordinary_data_set_folder(made, tmp_path):
 
 def test_captions_describe_each_action(made):
     folder, _ = made
-    annotations = {video.name: video for video in read_annotations(folder / "annotations.json").videos}
-    told = {}
-    for split in ("training", "validation"):
-        told |= json.loads((folder / f"captions_{split}.json").read_text())
-    assert told.keys() == annotations.keys()
-    for name, entry in told.items():
-        assert entry["duration"] == 24.0
-        assert len(entry["sentences"]) == len(entry["timestamps"])
-        assert_allclose(entry["timestamps"], annotations[name].segments)
+    dataset = open_dataset(str(folder))
+    files = {role: dataset.captions(role) for role in ("training", "validation")}
+    assert [len(paths) for paths in files.values()] == [1, 2]
+    annotations = {video.name: video for video in read_annotations(dataset.annotations).videos}
+    for role, paths in files.items():
+        for path in paths:
+            captions = read_references(path)
+            assert set(captions.videos) == {name for name, video in annotations.items() if video.subset == role}
+            for name, rows in captions.rows().items():
+                seen = np.stack([captions.start[rows], captions.end[rows]], axis=1)
+                truth = annotations[name].segments
+                assert seen.shape == truth.shape
+                assert (np.abs(seen - truth) <= 0.04 * np.diff(truth) + 0.005 + 1e-9).all()
+                assert json.loads(path.read_text())[name]["duration"] == 24.0
+
+
+def test_validation_has_a_reference_of_each_annotator_and_training_one_of_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_write_videos", lambda *_: None)
+    files = write(tmp_path / "set", settings=SyntheticSettings(training_videos=60, validation_videos=40))
+    training, first, second = (
+        json.loads(files[f"captions_{name}.json"]) for name in ("training", "validation_1", "validation_2")
+    )
+    assert first.keys() == second.keys()
+    assert all(first[name]["timestamps"] != second[name]["timestamps"] for name in first)
+    assert all(set(first[name]["sentences"]).isdisjoint(second[name]["sentences"]) for name in first)
+    # Only the first annotator writes no comma.
+    by_second = [any("," in text for text in entry["sentences"]) for entry in training.values()]
+    assert 20 <= sum(by_second) <= 40
+    assert not any("," in text for entry in first.values() for text in entry["sentences"])
+    assert all("," in text for entry in second.values() for text in entry["sentences"])
+    words = {
+        word
+        for file in (training, first, second)
+        for entry in file.values()
+        for text in entry["sentences"]
+        for word in text.lower().replace(",", "").strip(".").split()
+    }
+    assert 60 <= len(words) <= 100
+
+
+def test_captions_tell_of_the_scenes_that_are_rendered(tmp_path, monkeypatch):
+    rendered = {}
+    monkeypatch.setattr(module, "_write_videos", lambda _folder, scenes, *_: rendered.update(scenes))
+    files = write(tmp_path / "set", settings=SyntheticSettings(training_videos=1, validation_videos=20))
+    rates = np.concatenate([scene.rates for scene in rendered.values()])
+    assert len(set(rates)) == len(rates)
+    for name, entry in json.loads(files["captions_validation_1.json"]).items():
+        scene = rendered[name]
+        assert ["quickly" in text.split() for text in entry["sentences"]] == [rate > 1.35 for rate in scene.rates]
+        assert all(f" {scene.shape} {scene.motion} " in text for text in entry["sentences"])
 
 
 def test_the_trimmed_set_is_one_action_a_clip(tmp_path):
@@ -139,6 +182,21 @@ def test_arrangements_vary_in_number_length_and_place():
     assert covered.max() < 0.75
 
 
+def test_each_action_has_a_pace_of_its_own_that_can_be_seen():
+    drawn = [draw_rates(np.random.default_rng([5, k]), 3) for k in range(1000)]
+    rates = np.concatenate(drawn)
+    (slow_low, slow_high), (quick_low, quick_high) = PACES["slow"], PACES["quick"]
+    slow, quick = rates[rates < 1.35], rates[rates > 1.35]
+    assert slow_low <= slow.min() < slow.max() <= slow_high
+    assert quick_low <= quick.min() < quick.max() <= quick_high
+    assert quick_low > 1.2 * slow_high
+    assert len(slow) / len(rates) == pytest.approx(0.5, abs=0.05)
+    assert rates.mean() == pytest.approx(1.35, abs=0.02)
+    counts = Counter(int((one > 1.35).sum()) for one in drawn)
+    assert counts[1] == pytest.approx(375, abs=60)  # three of eight: no action knows of another
+    assert len(draw_rates(np.random.default_rng(0), 0)) == 0
+
+
 def test_the_class_says_nothing_about_the_time(tmp_path, monkeypatch):
     """Where the actions of a video are follows from seed and place alone: other classes, same arrangement."""
     settings = SyntheticSettings(training_videos=12, validation_videos=6)
@@ -169,8 +227,10 @@ def test_no_boundary_is_marked_by_a_key_frame(made):
         assert sorted(keys) == list(range(0, VIDEO_FRAMES, FRAME_RATE))  # once a second, whatever is shown
 
 
-def scene(actions, kind=UNTRIMMED_KINDS[1], frames=60):
-    return Scene(kind.shape, kind.hue, kind.motion, np.array(actions).reshape(-1, 2), frames, 56, FRAME_RATE)
+def scene(actions, kind=UNTRIMMED_KINDS[1], frames=60, rates=None):
+    segments = np.array(actions).reshape(-1, 2)
+    rates = np.full(len(segments), 1.3) if rates is None else np.array(rates)
+    return Scene(kind.shape, kind.hue, kind.motion, segments, rates, frames, 56, FRAME_RATE)
 
 
 def test_an_action_changes_its_own_frames_and_no_others():
@@ -191,6 +251,21 @@ def test_an_action_changes_its_own_frames_and_no_others():
     assert changed[20:40].mean() > 0.8
     size = np.abs(moving.astype(int) - still).mean(axis=(1, 2, 3))
     assert size[20] < size[20 + FADE_FRAMES : 40 - FADE_FRAMES].max()  # it fades in
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_action_moves_at_its_own_rate(seed):
+    # A square that shakes goes through its middle twice a cycle: 10 s at 1 and 5 s at 1.75 cycles a second.
+    what = scene([[0, 120], [130, 190]], UNTRIMMED_KINDS[1], frames=200, rates=[1.0, 1.75])
+    x, _, _ = _action_motion(what, np.random.default_rng(seed))
+
+    def crossings(offsets):
+        signs = np.sign(offsets[offsets != 0])
+        return int((signs[1:] != signs[:-1]).sum())
+
+    assert crossings(x[:120]) == pytest.approx(20, abs=1)
+    assert crossings(x[130:190]) == pytest.approx(17.5, abs=1)
+    assert not x[120:130].any()
 
 
 @pytest.mark.parametrize("kind", [*UNTRIMMED_KINDS, *TRIMMED_KINDS], ids=lambda kind: kind.label)
