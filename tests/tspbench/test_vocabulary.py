@@ -13,7 +13,7 @@ from tests.tspbench.helpers import one_sentence
 from tspbench.storage.captions import read_references
 from tspbench.vocabulary import Vocabulary, build_vocabulary, tokenized
 
-SENTENCES = ["a man runs", "a dog runs", "a man sits"]
+SENTENCES = ["runs a man", "a dog runs", "sits a man"]
 words = st.text(st.characters(exclude_characters=" ", exclude_categories=["Cs"]), min_size=1, max_size=4)
 
 

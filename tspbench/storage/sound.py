@@ -5,13 +5,13 @@ VIDEO_vggish.npy; the ``v_`` that names of ActivityNet's videos begin with may b
 without attributes, the rows are spread evenly over the video.
 """
 
-import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
 import h5py
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from tspbench.errors import UserError
 from tspbench.storage.atomic import replacing
@@ -122,20 +122,19 @@ def _of_videos(folder: Path, videos: Collection[str]) -> dict[str, Path]:
 def _read(path: Path) -> Rows:
     """Return the rows of a file, float32 (S, D)."""
     try:
-        # Nothing is read before the shape is known.
-        content = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Nothing is read before the shape is known, and Python objects are never made.
+        content = open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); copy it again.") from error
-    except (EOFError, ValueError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise UserError(
             f"{path}: expected an .npy file of (S, D) numbers, found Python objects, another format, or a file that is "
             "cut off; write it again with numpy.save as an array of float32."
         ) from error
-    if not isinstance(content, np.ndarray) or content.dtype.kind not in "fiu" or content.ndim != 2 or not content.size:
-        found = f"{content.dtype} {content.shape}" if isinstance(content, np.ndarray) else "an archive of arrays"
+    if content.dtype.kind not in "fiu" or content.ndim != 2 or not content.size:
         raise UserError(
-            f"{path}: expected (S, D) numbers with S of at least 1, found {found}; extract the sound of this video "
-            "again."
+            f"{path}: expected (S, D) numbers with S of at least 1, found {content.dtype} {content.shape}; extract the "
+            "sound of this video again."
         )
     with np.errstate(over="ignore"):
         rows: Rows = np.asarray(content, dtype=np.float32)

@@ -19,7 +19,7 @@ from tspbench.storage.atomic import write_text
 
 Cue = tuple[int, int, str]  # milliseconds of start and end, text
 LONGEST_NAME: Final = 200  # bytes; file systems take 255, and a file that is being written has a longer name
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # Ends of sentences, and what may stand behind them.
 _ENDED: Final = re.compile(r"""[.!?…]["'”’)\]]*$""")
 # SubRip has no way to write what players take for markup, and "-->" separates times: here are the nearest others.

@@ -47,6 +47,11 @@ def test_the_best_of_those_that_overlap(tmp_path):
     assert srt.split("\n")[2::4] == ["Overlaps only what is not kept.", "The best.", "Touches."]
 
 
+def test_the_first_of_equal_scores():
+    segments = np.tile([0.0, 1.0], (100, 1))
+    assert chosen_cues(segments, [f"Number {k}." for k in range(100)], np.ones(100)) == [(0, 1000, "Number 0.")]
+
+
 @pytest.mark.parametrize(
     ("times", "expected"),
     [
@@ -134,6 +139,10 @@ def test_long_names_do_not_meet(tmp_path):
     for video in videos:
         written(tmp_path, [], video)
     assert len(names(tmp_path)) == 2 * len(videos)
+    # Nor does a video that is called after the file of another.
+    name = file_name("x" * 201)
+    assert file_name(name) != name
+    assert file_name(name.replace("%", "")) != name
     assert names(tmp_path)[-2:] == ["x" * 200 + ".srt", "x" * 200 + ".vtt"]
 
 
