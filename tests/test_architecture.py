@@ -13,8 +13,8 @@ FLOORS = {
     4: "tspbench.stages",
     3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.clip_batches "
     "tspbench.reference_rows tspbench.feature_reading tspbench.feature_views tspbench.feature_batches "
-    "tspbench.segment_batches tspbench.streaming tspbench.video_labels tspbench.vocabulary tspbench.fit "
-    "tspbench.plots",
+    "tspbench.segment_batches tspbench.caption_sets tspbench.streaming tspbench.video_labels "
+    "tspbench.vocabulary tspbench.fit tspbench.plots",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
     "tspbench.progress tspbench.device",

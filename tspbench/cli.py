@@ -209,18 +209,22 @@ def evaluate(
     out: Out,
     localizer: Annotated[
         str | None,
-        typer.Option("--localizer", help="See `tspbench list localizers`; default: gtad, or bmn."),
+        typer.Option("--localizer", help="Localizer or captioner, see `tspbench list`; default: gtad, bmn or bmt."),
     ] = None,
     class_scores: Annotated[
         Path | None,
         typer.Option("--class-scores", help="Video-level scores (JSON, or UntrimmedNet .npy); none: class-agnostic."),
+    ] = None,
+    sound: Annotated[
+        Path | None,
+        typer.Option("--sound", help="Audio features for captioning: an H5 file or folder of .npy files."),
     ] = None,
     references: References = None,
     changes: Changes = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Train, predict and score a localizer on each feature set; one table.
+    """Train, predict and score a localizer or captioner on each feature set; one table.
 
     Example: tspbench evaluate --task tal --dataset D --features tac=TAC.h5 --features tsp=TSP.h5 --out runs/table
     """
@@ -233,6 +237,7 @@ def evaluate(
         out,
         localizer=localizer,
         class_scores=class_scores,
+        sound=sound,
         references=[reference.value for reference in references or []],
         changes=changes or [],
         seed=seed,

@@ -16,10 +16,11 @@ class Task(StrEnum):
 
 
 class TrainedTask(StrEnum):
-    """What localizers are trained for."""
+    """What localizers and captioners are trained for."""
 
     TAL = "tal"
     PROPOSALS = "proposals"
+    CAPTIONING = "captioning"
 
 
 class Reference(StrEnum):
@@ -46,6 +47,7 @@ class Kind(StrEnum):
     ENCODERS = "encoders"
     METHODS = "methods"
     LOCALIZERS = "localizers"
+    CAPTIONERS = "captioners"
     PROTOCOLS = "protocols"
     RECIPES = "recipes"
 

@@ -11,8 +11,12 @@ from tspbench.progress import progress
 from tspbench.recipe import KINETICS, RANDOM, PretrainStage, Recipe
 from tspbench.reference_rows import REFERENCES
 from tspbench.report import ResultTable, write_table
-from tspbench.stages.evaluate import COMPARISON, Evaluation, evaluate, slug
+from tspbench.stages.caption_models import PARTS
+from tspbench.stages.captioner_settings import GENERATOR, GROUND_TRUTH, CaptionerSettings
+from tspbench.stages.captioning_inputs import CAPTIONING, Captioning
+from tspbench.stages.evaluate import Task, evaluate
 from tspbench.stages.extract import Extraction, TrainedEncoder, class_scores, extract
+from tspbench.stages.localization import Localization
 from tspbench.stages.pretrain import ENCODER_FILE, global_features, prepare_lesson, pretrain
 from tspbench.stages.random_features import FEATURES_FILE, random_features
 from tspbench.stages.stage import run_stage
@@ -21,6 +25,7 @@ from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_file, hash_videos
 from tspbench.storage.recipes import write_toml
 from tspbench.storage.records import claim
+from tspbench.storage.runs import COMPARISON, slug
 
 CLASS_SCORES_FILE: Final = "class_scores.json"
 
@@ -46,8 +51,8 @@ class Experiment:
             self.checkpoint(name)
         scores_from = self.recipe.class_scores_from
         class_scores = None if scores_from is None else self._class_scores(scores_from)
-        evaluations = [
-            Evaluation(
+        tasks: list[Task] = [
+            Localization(
                 task=task,
                 dataset=self.dataset(self.recipe.target),
                 localizer=localizer,
@@ -57,10 +62,13 @@ class Experiment:
                 device=self.device,
                 out=self.out,
             )
-            for task, localizer in self.recipe.tasks.items()
+            for task, localizer in self.recipe.tasks.localizers.items()
         ]
+        if self.recipe.tasks.captioning is not None:
+            target, seed = self.dataset(self.recipe.target), self.recipe.seed
+            tasks.append(Captioning(target, self.recipe.tasks.captioning, None, seed, self.device, self.out))
         rows = {row.name: [self.features(row.features)] for row in self.recipe.rows}
-        evaluate(evaluations, rows, self.recipe.title, self.recipe.notes)
+        evaluate(tasks, rows, self.recipe.title, self.recipe.notes)
         return write_table(self.out)
 
     def dataset(self, key: str) -> Dataset:
@@ -207,10 +215,25 @@ def _planned_evaluation(recipe: Recipe) -> list[tuple[str, str]]:
     """Return the stages of the table: (stage, folder below the run's), in order."""
     rows = [slug(row.name) for row in recipe.rows]
     planned = [("check features", f"checked/{row}") for row in rows]
-    for task in recipe.tasks:
+    for task in recipe.tasks.localizers:
         planned += [(verb, f"{task}/{row}/{verb}") for row in rows for verb in ("train", "predict", "score")]
         for reference in recipe.references:
             planned += [(verb, f"{task}/{slug(REFERENCES[reference])}/{verb}") for verb in ("predict", "score")]
         if len(rows) > 1:
             planned.append(("compare", f"{task}/{COMPARISON}"))
+    return planned if recipe.tasks.captioning is None else planned + _planned_captioning(recipe.tasks.captioning, rows)
+
+
+def _planned_captioning(settings: CaptionerSettings, rows: list[str]) -> list[tuple[str, str]]:
+    planned = [("words", f"{CAPTIONING}/words"), *(("check features", f"{CAPTIONING}/checked/{row}") for row in rows)]
+    for part in PARTS:
+        for row in rows:
+            folder = f"{CAPTIONING}/{row}"
+            if part == GROUND_TRUTH:
+                planned.append(("train", f"{folder}/train"))
+            elif settings.proposals.source == GENERATOR:
+                planned.append(("train generator", f"{folder}/generator"))
+            planned += [(verb, f"{folder}/{part}/{verb}") for verb in ("predict", "score")]
+        if len(rows) > 1:
+            planned.append(("compare", f"{CAPTIONING}/{COMPARISON}-{part}"))
     return planned

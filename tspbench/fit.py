@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -138,8 +139,8 @@ def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Adv
     the result of an uninterrupted run, because all randomness follows from (seed, epoch, index).
 
     Raises:
-        UserError: a loss that is not finite (the last good state stays in ``folder``), or the best epoch is asked for
-            where nothing tells epochs apart.
+        UserError: a loss or weights that are not finite (the last good state stays in ``folder``), or the best epoch is
+            asked for where nothing tells epochs apart.
     """
     if settings.select == "best" and job.validate is None:
         raise UserError('fit.select: "best" needs a validation, which this training has not: choose "last".')
@@ -173,7 +174,20 @@ def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Adv
     else:
         _exchange(job.model, kept.average)
     job.model.eval()
+    if not all(bool(parameter.isfinite().all()) for parameter in job.model.parameters()):
+        raise UserError("Training ended in weights that are not finite: lower the learning rate (fit.learning_rates).")
     return history
+
+
+def seed_random_layers(seed: int, epoch: int, step: int) -> int:
+    """Let dropout and the like, which draw from torch's global generator, follow from (seed, epoch, step).
+
+    Returns:
+        The number that the generator was seeded with, for other draws of the step.
+    """
+    drawn = int(np.random.SeedSequence([seed, epoch, step]).generate_state(1)[0])
+    torch.manual_seed(drawn)
+    return drawn
 
 
 def _ended(history: History, settings: FitSettings) -> bool:

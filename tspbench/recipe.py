@@ -15,7 +15,8 @@ from tspbench.encoders import ENCODERS
 from tspbench.errors import UserError
 from tspbench.pretraining import METHODS
 from tspbench.reference_rows import FREE_REFERENCES
-from tspbench.stages.evaluate import TASKS, check_rows
+from tspbench.stages.captioner_settings import GENERATOR, CaptionerSettings, check_captioner
+from tspbench.stages.evaluate import check_rows
 from tspbench.stages.pretrain import PretrainSettings
 from tspbench.stages.train import LocalizerSettings, localizer_config
 from tspbench.storage.recipes import read_toml
@@ -54,6 +55,20 @@ class RowSettings(Settings):
     features: str
 
 
+class TaskSettings(Settings):
+    """The tasks of a table: localizers for "tal" and "proposals", a captioner for "captioning"."""
+
+    tal: LocalizerSettings | None = None
+    proposals: LocalizerSettings | None = None
+    captioning: CaptionerSettings | None = None
+
+    @property
+    def localizers(self) -> dict[str, LocalizerSettings]:
+        """Task → its localizer, for the tasks that have one."""
+        both = {"tal": self.tal, "proposals": self.proposals}
+        return {task: settings for task, settings in both.items() if settings is not None}
+
+
 class Recipe(Settings):
     """A whole experiment.
 
@@ -69,7 +84,7 @@ class Recipe(Settings):
         pretrain: name → stage, in the order in which they run.
         extract: features of the target set.
         class_scores_from: pretraining whose action head gives every video its class scores; none: class-agnostic.
-        tasks: task → the localizer that is trained for it, the same for every row; the columns of the table.
+        tasks: what is trained for each task, the same for every row; the columns of the table.
         references: rows that no network is trained for, see `tspbench.reference_rows`.
         rows: of the table.
     """
@@ -85,7 +100,7 @@ class Recipe(Settings):
     pretrain: dict[str, PretrainStage]
     extract: ExtractSettings = ExtractSettings()
     class_scores_from: str | None = None
-    tasks: dict[str, LocalizerSettings] = Field(default_factory=dict)
+    tasks: TaskSettings = TaskSettings()
     references: tuple[str, ...] = Field(default=(), strict=False)
     rows: tuple[RowSettings, ...] = Field(default=(), strict=False)
 
@@ -160,15 +175,35 @@ def check_names(recipe: Recipe, where: str) -> None:
     check_rows([row.name for row in recipe.rows], recipe.references, where)
     for row in recipe.rows:
         _check_encoder(row.features, [RANDOM, KINETICS, *earlier], f"features of row {row.name!r} in {where}")
+    _check_tasks(recipe, where)
+
+
+def _check_tasks(recipe: Recipe, where: str) -> None:
+    """Refuse rows that nothing fills, and settings that do not fit the encoder's features."""
     if recipe.rows and all(row.features == RANDOM for row in recipe.rows):
         raise UserError(
             f"{where}: every row has random features, which take their shape from others: add an encoder's."
         )
-    if recipe.rows and not recipe.tasks:
+    tasks = recipe.tasks
+    if recipe.rows and not (tasks.localizers or tasks.captioning):
         raise UserError(f"{where}: there are rows but no task to fill them: add [tasks.tal].")
-    for task, localizer in recipe.tasks.items():
-        choose(f"task in {where}", task, TASKS)
-        localizer_config(localizer, ENCODERS[recipe.encoder].feature_dim)
+    feature_dim = ENCODERS[recipe.encoder].feature_dim
+    for localizer in tasks.localizers.values():
+        localizer_config(localizer, feature_dim)
+    if tasks.captioning is not None:
+        check_captioner(tasks.captioning, feature_dim, audio_dim=0)
+        _check_proposals(tasks, tasks.captioning.proposals.source, where)
+
+
+def _check_proposals(tasks: TaskSettings, source: str, where: str) -> None:
+    """Refuse to describe the proposals of a localizer that no task trains."""
+    trained = [localizer.name for localizer in tasks.localizers.values()]
+    if source not in (GENERATOR, *trained):
+        raise UserError(
+            f"{where}: tasks.captioning.proposals.source: expected {GENERATOR!r} or a localizer that a task of this "
+            f"recipe trains ({', '.join(trained) or 'none does'}), found {source!r}: add [tasks.proposals] with "
+            f'name = "{source}", or choose another source.'
+        )
 
 
 def _check_encoder(name: str, known: Sequence[str], where: str) -> None:

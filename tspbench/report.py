@@ -18,8 +18,8 @@ TABLE_FILE: Final = "table.md"
 UNFINISHED: Final = "—"
 INTERVAL: Final = "95 % interval"
 INTERVAL_NOTE: Final = (
-    f"{INTERVAL}: of the average (mAP) or the AUC, over 1,000 resamples of the scored videos; how much other seeds "
-    "change is not in it."
+    f"{INTERVAL}: of the average (mAP), the AUC or METEOR, over 1,000 resamples of the scored videos; how much other "
+    "seeds change is not in it."
 )
 DIFFERENCE_NOTE: Final = (
     "Differences are in points, on the same resamples of the videos for both rows; p: how often a difference of this "
@@ -28,9 +28,14 @@ DIFFERENCE_NOTE: Final = (
 COLUMNS: Final = {
     "tal": {"mAP@0.50": "mAP@0.50", "mAP@0.75": "@0.75", "mAP@0.95": "@0.95", "average_mAP": "average"},
     "proposals": {"AR@1": "AR@1", "AR@10": "@10", "AR@100": "@100", "AUC": "AUC"},
+    "captioning": {"BLEU@3": "BLEU@3", "BLEU@4": "@4", "METEOR": "METEOR"},
 }
-MAIN: Final = {"tal": "average_mAP", "proposals": "AUC"}  # the metric that intervals and differences are of
-MAIN_HEADING: Final = {"tal": "average mAP", "proposals": "AUC"}
+# The metric that intervals and differences are of.
+MAIN: Final = {"tal": "average_mAP", "proposals": "AUC", "captioning": "METEOR"}
+MAIN_HEADING: Final = {"tal": "average mAP", "proposals": "AUC", "captioning": "METEOR"}
+# What the columns of a task's table are of, where it has several.
+PART_HEADING: Final = {"": "", "ground-truth": "true segments", "proposals": "proposals"}
+SAMPLE_NOTE: Final = "What the rows say of the same true segments:"
 LABELS: Final = "|labels:"  # the field of a signature in which reference rows may differ
 
 
@@ -45,6 +50,7 @@ class TaskResult:
         signature: of every row; None while none is finished.
         differences: (row b, row a) → difference b - a, its interval and its p-value.
         missing: a sentence for each row that lacks predictions for some videos.
+        sample: sentences of captioning rows: (segment, true sentence) → name of the row → what it says.
     """
 
     table: TaskTable
@@ -53,6 +59,13 @@ class TaskResult:
     signature: str | None
     differences: dict[tuple[str, str], list[str]]
     missing: list[str]
+    sample: dict[tuple[str, str], dict[str, str]]
+
+    @property
+    def heading(self) -> str:
+        """What intervals and differences are of."""
+        part = PART_HEADING[self.table.part]
+        return MAIN_HEADING[self.table.task] + (f" on {part}" if part else "")
 
 
 @dataclass(frozen=True)
@@ -100,14 +113,16 @@ def markdown(table: ResultTable) -> str:
     lines = [f"# {table.run.title}", "", *_markdown_table(table.header, table.cells), "", "In percent."]
     for task in table.tasks:
         shared = ", ".join(f"{key}: {value}" for key, value in task.table.facts.items())
-        heading = MAIN_HEADING[task.table.task]
-        lines += ["", f"{heading[:1].upper()}{heading[1:]}: {shared}."]
+        lines += ["", f"{task.heading[:1].upper()}{task.heading[1:]}: {shared}."]
         if task.signature:
             lines += ["", f"Signature: `{task.signature}`"]
         lines += [line for sentence in task.missing for line in ("", " ".join(sentence.split()))]
     lines += ["", INTERVAL_NOTE]
     if header := _difference_header(table.tasks):
         lines += ["", *_markdown_table(header, _difference_cells(table.tasks)), "", DIFFERENCE_NOTE]
+    for task in table.tasks:
+        if task.sample:
+            lines += ["", SAMPLE_NOTE, "", *_markdown_table(*_sample_table(task), numbers="---")]
     for note in table.run.notes:
         lines += ["", note]
     return "\n".join(lines) + "\n"
@@ -118,7 +133,8 @@ def terminal(table: ResultTable) -> Group:
     parts: list[Any] = []
     for task in table.tasks:
         names = [row.name for row in task.table.rows]
-        heading = f"{table.run.title}: {MAIN_HEADING[task.table.task]}, {task.table.facts.get('localizer', '')}"
+        by = task.table.facts.get("localizer", task.table.facts.get("captioner", ""))
+        heading = f"{table.run.title}: {task.heading}, {by}"
         parts.append(_drawn(heading, ["features", *task.header], [[name, *_cells(task, name)] for name in names]))
         parts += task.missing
         if header := _difference_header([task]):
@@ -130,11 +146,12 @@ def _task_result(folder: Path, table: TaskTable) -> TaskResult:
     records = {row.name: _current(read_record(folder / row.folder / "score"), row) for row in table.rows}
     finished = {name: record for name, record in records.items() if record}
     columns = _columns(table.task, finished)
-    main = MAIN[table.task]
+    main, part = MAIN[table.task], PART_HEADING[table.part]
+    header = [*columns.values(), INTERVAL]
     comparison = read_record(folder / table.comparison)
     return TaskResult(
         table,
-        [*columns.values(), INTERVAL],
+        [f"{part}: {header[0]}", *header[1:]] if part else header,
         {
             name: [*(_percent(record, key) for key in columns), _interval(record, main)]
             for name, record in records.items()
@@ -142,7 +159,29 @@ def _task_result(folder: Path, table: TaskTable) -> TaskResult:
         _signature(folder, table, finished),
         _differences(comparison, main, finished),
         [sentence for name, record in finished.items() if (sentence := _missing(name, record))],
+        _sample(folder, table, finished),
     )
+
+
+def _sample(folder: Path, table: TaskTable, finished: Mapping[str, Record]) -> dict[tuple[str, str], dict[str, str]]:
+    """Collect what the rows say of the same segments, as their predictions keep it."""
+    said: dict[tuple[str, str], dict[str, str]] = {}
+    for row in table.rows:
+        record = read_record(folder / row.folder / "predict") if row.name in finished else None
+        sample: Any = record.figures.get("sample", []) if record else []
+        for entry in sample:
+            start, end = entry["segment"]
+            place = f"{entry['video']}, {start:.1f} to {end:.1f} s"
+            said.setdefault((place, entry["true"]), {})[row.name] = entry["predicted"]
+    return said
+
+
+def _sample_table(task: TaskResult) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells of the table of sentences: a segment a line."""
+    names = [row.name for row in task.table.rows]
+    said = task.sample.items()
+    lines = [[place, true, *(by.get(name, UNFINISHED) for name in names)] for (place, true), by in said]
+    return ["segment", "true", *names], lines
 
 
 def _current(record: Record | None, row: Row) -> Record | None:
@@ -221,7 +260,7 @@ def _compared(comparison: Record | None, finished: Mapping[str, Record], name: s
 def _difference_header(tasks: Sequence[TaskResult]) -> list[str]:
     """Return the headings of the table of differences; none where there are no differences."""
     told = [task for task in tasks if task.differences]
-    heads = [head for task in told for head in (MAIN_HEADING[task.table.task], INTERVAL, "p")]
+    heads = [head for task in told for head in (task.heading, INTERVAL, "p")]
     return ["difference", *heads] if heads else []
 
 
@@ -249,9 +288,9 @@ def _metrics(record: Record) -> Mapping[str, float]:
     return metrics
 
 
-def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]], numbers: str = "---:") -> list[str]:
     rows = ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in [header, *cells]]
-    return [rows[0], "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|", *rows[1:]]
+    return [rows[0], "|" + "|".join(["---", *[numbers] * (len(header) - 1)]) + "|", *rows[1:]]
 
 
 def _drawn(title: str, header: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:

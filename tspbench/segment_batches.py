@@ -1,7 +1,7 @@
 """Segments of videos with the rows of features that show them, in batches of like length."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from baselines.caption_contract import Stream, Streams
 from tspbench.feature_reading import Features, Order, Piece, Workers
 from tspbench.storage.features import FeatureFiles
+from tspbench.timeline import Timeline
 
+Floats = NDArray[np.float64]
+Proposals = dict[str, tuple[Floats, Floats]]
+"""Video → segments (n, 2) in seconds and scores (n,), best first."""
+
+PREFIX: Final = "v_"  # of the videos of ActivityNet in caption files, and of some feature files
 BUCKET_BATCHES: Final = 16  # so many batches of training segments are drawn together and sorted by length
 
 
@@ -31,6 +37,11 @@ class Segment:
     duration_seconds: float
     start_seconds: float
     end_seconds: float
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it has a length."""
+        return self.end_seconds > self.start_seconds
 
     @classmethod
     def whole(cls, video: str, duration_seconds: float) -> Self:
@@ -57,6 +68,16 @@ class SegmentStreams:
 
     def __len__(self) -> int:
         return len(self.segments)
+
+    def some(self, chosen: Sequence[int]) -> Self:
+        """Return some of the segments."""
+        return type(self)(self.sources, [self.segments[k] for k in chosen])
+
+    def timeline(self, segment: int) -> Timeline:
+        """Return the time line of a segment's whole video, whose steps are the rows of the first feature set."""
+        piece = self._pieces[0][segment]
+        assert piece is not None  # noqa: S101 - the first set has every video
+        return piece.timeline
 
     def orders(self, chosen: Sequence[int]) -> list[Order]:
         """Return what has to be read for some of the segments, one order a feature set."""
@@ -156,17 +177,28 @@ class SegmentBatches:
         )
 
 
+def feature_name(video: str, there: Collection[str]) -> str | None:
+    """Return the name of a video in a feature set, with the prefix ``v_`` or without, None if it is not there."""
+    for name in (video, video.removeprefix(PREFIX), PREFIX + video):
+        if name in there:
+            return name
+    return None
+
+
 def _pieces(files: FeatureFiles, segments: Sequence[Segment]) -> list[Piece | None]:
     there = files.videos
-    return [_piece(files, segment) if segment.video in there else None for segment in segments]
+    names = [feature_name(segment.video, there) for segment in segments]
+    return [
+        None if name is None else _piece(files, name, segment) for name, segment in zip(names, segments, strict=True)
+    ]
 
 
-def _piece(files: FeatureFiles, segment: Segment) -> Piece:
-    timeline = files.row_timeline(segment.video, segment.duration_seconds)
+def _piece(files: FeatureFiles, video: str, segment: Segment) -> Piece:
+    timeline = files.row_timeline(video, segment.duration_seconds)
     start, end = timeline.to_steps(np.array([[segment.start_seconds, segment.end_seconds]]))[0]
     first = min(math.floor(start), timeline.steps - 1)
     last = max(first + 1, math.ceil(end))
-    return Piece(segment.video, segment.duration_seconds, timeline, first, last, as_rows=True)
+    return Piece(video, segment.duration_seconds, timeline, first, last, as_rows=True)
 
 
 def _length(piece: Piece | None) -> int:

@@ -14,7 +14,8 @@ from tspbench.progress import progress, say
 
 # ruff: noqa: PLC0415 - `score`, `report` and `list` must not wait for torch, which the others load
 DEMO: Final = "demo"
-_LOCALIZERS: Final = {"tal": "gtad", "proposals": "bmn"}  # task → the localizer of TSP's paper
+# Task → the localizer or captioner of TSP's paper.
+_LOCALIZERS: Final = {"tal": "gtad", "proposals": "bmn", "captioning": "bmt"}
 
 
 def run_recipe(recipe: str, out: Path, changes: Sequence[str], device: str) -> None:
@@ -136,43 +137,73 @@ def evaluate_features(
     *,
     localizer: str | None,
     class_scores: Path | None,
+    sound: Path | None,
     references: Sequence[str],
     changes: Sequence[str],
     seed: int,
     device: str,
 ) -> None:
     """Make one table of several feature sets."""
+    from tspbench.device import choose_device
+    from tspbench.report import TABLE_FILE, terminal, write_table
+    from tspbench.stages.captioning_inputs import Captioning
+    from tspbench.stages.evaluate import Task, evaluate
+    from tspbench.stages.localization import Localization
+
+    rows = _rows(features)
+    captions = task == "captioning"
+    for option, given, wanted in (
+        ("--class-scores", class_scores is not None, task == "tal"),
+        ("--reference", bool(references), not captions),
+        ("--sound", sound is not None, captions),
+    ):
+        if given and not wanted:
+            raise UserError(f"{option}: the task {task} has no use for it: leave it out.")
+    opened = _open(dataset, seed)
+    name = localizer or _LOCALIZERS[task]
+    where = choose_device(device)
+    if captions:
+        settings = _captioner(name, changes)
+        what: Task = Captioning(opened, settings, sound, seed, where, out)
+    else:
+        what = Localization(
+            task,
+            opened,
+            _localizer(name, opened.protocol, task == "proposals" or class_scores is not None, changes),
+            class_scores,
+            list(dict.fromkeys(references)),
+            seed,
+            where,
+            out,
+        )
+    evaluate([what], rows, f"{'Describing' if captions else 'Finding'} actions on {opened.name}", [])
+    Console().print(terminal(write_table(out)))
+    say(f"Table: {out / TABLE_FILE}; records and predictions are in {out / task}.")
+
+
+def _localizer(name: str, protocol: str, labelled_elsewhere: bool, changes: Sequence[str]) -> Any:
+    """Return the published settings of a localizer with changes."""
     from baselines import LOCALIZERS
     from tspbench.config import choose
-    from tspbench.device import choose_device
     from tspbench.recipe import applied
-    from tspbench.report import TABLE_FILE, terminal, write_table
-    from tspbench.stages.evaluate import Evaluation, evaluate
     from tspbench.stages.published import published
     from tspbench.stages.train import LocalizerSettings
 
-    rows = _rows(features)
-    if task == "proposals" and class_scores is not None:
-        raise UserError("--class-scores: proposals have no classes: leave them out.")
-    name = choose("localizer", localizer or _LOCALIZERS[task], LOCALIZERS)
-    opened = _open(dataset, seed)
-    base = published(name, opened.protocol).model_dump(mode="json")
-    if "classes" in base["config"] and (task == "proposals" or class_scores is not None):
+    base = published(choose("localizer", name, LOCALIZERS), protocol).model_dump(mode="json")
+    if "classes" in base["config"] and labelled_elsewhere:
         base["config"]["classes"] = 0  # nobody asks for them, or the scores tell them
-    settings = validated(LocalizerSettings, applied(base, changes), "the settings of evaluate")
-    what = Evaluation(
-        task=task,
-        dataset=opened,
-        localizer=settings,
-        class_scores=class_scores,
-        references=list(dict.fromkeys(references)),
-        seed=seed,
-        device=choose_device(device),
-        out=out,
-    )
-    evaluate([what], rows, f"Finding actions on {opened.name}", [])
-    Console().print(terminal(write_table(out)))
-    say(f"Table: {out / TABLE_FILE}; records and predictions are in {out / task}.")
+    return validated(LocalizerSettings, applied(base, changes), "the settings of evaluate")
+
+
+def _captioner(name: str, changes: Sequence[str]) -> Any:
+    """Return the published settings of a captioner with changes."""
+    from tspbench.config import choose
+    from tspbench.recipe import applied
+    from tspbench.stages.captioner_settings import CaptionerSettings
+    from tspbench.stages.published import CAPTIONERS
+
+    base = CAPTIONERS[choose("captioner", name, CAPTIONERS)].model_dump(mode="json")
+    return validated(CaptionerSettings, applied(base, changes), "the settings of evaluate")
 
 
 def report_run(folder: Path) -> None:
@@ -216,9 +247,10 @@ def _table_of(kind: str) -> dict[str, str]:
         from tspbench.pretraining import METHODS
 
         return {name: _caption(entry) for name, entry in METHODS.items()}
-    from baselines import LOCALIZERS
+    from baselines import CAPTIONERS, LOCALIZERS
 
-    return {name: _caption(entry) for name, entry in LOCALIZERS.items()}
+    table: dict[str, Any] = {"captioners": CAPTIONERS, "localizers": LOCALIZERS}
+    return {name: _caption(entry) for name, entry in table[kind].items()}
 
 
 def _caption(entry: Any) -> str:

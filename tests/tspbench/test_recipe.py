@@ -61,7 +61,7 @@ def test_settings_are_changed_by_their_path(tmp_path):
         "pretrain.first.fit.milestones=[1, 2]",
         'class_scores_from="first"',
     )
-    assert (recipe.seed, recipe.title, recipe.tasks["tal"].config) == (7, "A plain title", {"steps": 128})
+    assert (recipe.seed, recipe.title, recipe.tasks.tal.config) == (7, "A plain title", {"steps": 128})
     assert recipe.pretrain["second"].fit.learning_rates == {"stem": 1e-3, "backbone": 0.1, "heads": 0.1}
     assert recipe.pretrain["second"].heads == ("region",)
     assert recipe.pretrain["first"].fit.milestones == (1, 2)
@@ -139,7 +139,7 @@ def test_a_change_through_a_value_is_one_sentence(change):
         ('references=["random-features"]', ["'random-features'", "a row of their own"]),
         ('rows=[{name="Whole video", features="first"}]', ["'Whole video'", "share the folder"]),
         ('rows=[{name="Comparison", features="first"}]', ["'Comparison'", "share the folder"]),
-        ("tasks.tall.name=gtad", ["'tasks.tall.fit' is missing"]),
+        ("tasks.tall.name=gtad", ["'tasks.tall' is not a known key", "did you mean 'tal'?"]),
         ("tasks.tal.time.mode=padded", ["gtad", "padding"]),
         ("tasks.tal.time.window_stride=3", ["window_stride", "rescale"]),
         ("tasks.tal.config.steps=4", ["localizer gtad", ": max_duration 100 is longer"]),

@@ -18,7 +18,7 @@ from tspbench.progress import progress, say
 from tspbench.reference_rows import UNTRAINED, closest_on_grid
 from tspbench.stages.predict import joined, predict
 from tspbench.stages.score import score, score_intervals
-from tspbench.stages.stage import run_stage
+from tspbench.stages.stage import file_hashes, run_stage
 from tspbench.stages.train import (
     LOCALIZER_FILE,
     LocalizerSettings,
@@ -29,7 +29,7 @@ from tspbench.stages.train import (
 from tspbench.storage.annotations import VideoAnnotations
 from tspbench.storage.checkpoints import read_weights
 from tspbench.storage.features import FeatureFiles
-from tspbench.storage.hashes import hash_data, hash_file
+from tspbench.storage.hashes import hash_data
 from tspbench.storage.predictions import read_predictions, write_predictions
 from tspbench.storage.records import Record
 from tspbench.storage.runs import Row
@@ -215,11 +215,6 @@ def upper_mark_row(what: Benchmark, row: Row, files: FeatureFiles, folder: Path)
     settings = {"reference": row.reference, "localizer": what.localizer.name, "config": config, "time": time}
     predicted = _predict(what, folder, settings, {**what.inputs, **file_hashes(files)}, find)
     _score(what, row, folder, predicted, TRUE_LABELS)
-
-
-def file_hashes(files: FeatureFiles) -> dict[str, str]:
-    """Return the content hashes of a feature set's files, by their number."""
-    return {f"features {number}": hash_file(path) for number, path in enumerate(files.paths)}
 
 
 def _predict(

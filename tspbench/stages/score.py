@@ -1,6 +1,7 @@
 """Prediction file + ground truth → score with its counts and signature; needs no torch."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 from evaluation import METRICS, PROTOCOLS, captioning, score_signature
 from evaluation.captions import Captions, all_videos
 from evaluation.detection import DetectionResult
-from evaluation.meteor import Meteor
+from evaluation.meteor import Meteor, TextScorer
 from evaluation.protocols import CaptioningProtocol, DetectionProtocol, Protocol, SegmentProtocol
 from evaluation.segments import GroundTruth, Predictions
 from evaluation.significance import confidence_interval
@@ -222,8 +223,9 @@ def score(
     predictions: Any,
     protocol: Protocol,
     report: Callable[[int, int], None] | None = None,
+    scorer: TextScorer | None = None,
 ) -> Scored:
-    """Score predictions that are in memory.
+    """Score predictions that are in memory; of captions also those of the segments of each reference file.
 
     The counts are: ``videos`` of the ground truth, ``missing_videos`` of them that have no prediction (they count as
     missed), ``ground_truth`` segments or sentences, ``predictions``, ``unknown_videos`` that the ground truth lacks
@@ -236,7 +238,7 @@ def score(
     """
     metric = METRICS[task]
     if isinstance(protocol, CaptioningProtocol):
-        with Meteor(report=report) as meteor:
+        with nullcontext(scorer) if scorer is not None else Meteor(report=report) as meteor:
             statistics = captioning.statistics(truth, predictions, protocol, meteor)
     else:
         statistics = metric.statistics(truth, predictions, protocol)
@@ -246,6 +248,7 @@ def score(
         if isinstance(protocol, DetectionProtocol):
             counts |= _label_counts(protocol.scoped(truth), predictions, result)
     else:
+        assert isinstance(protocol, CaptioningProtocol)  # noqa: S101 - there are no others
         counts = _caption_counts(truth, predictions, protocol)
     return Scored(result, statistics, counts, score_signature(metric.name, protocol, truth, __version__))
 
@@ -301,16 +304,20 @@ def _label_counts(truth: GroundTruth, predictions: Predictions, result: Detectio
     }
 
 
-def _caption_counts(references: Sequence[Captions], captions: Captions, protocol: Protocol) -> dict[str, int]:
+def _caption_counts(
+    references: Sequence[Captions], captions: Captions | Sequence[Captions], protocol: CaptioningProtocol
+) -> dict[str, int]:
     videos = set(all_videos(references))
-    limit = protocol.max_captions if isinstance(protocol, CaptioningProtocol) else len(captions)
-    described = {captions.videos[index] for index in np.unique(captions.video)}
+    files = [captions] if isinstance(captions, Captions) else captions
+    named = [file.videos[index] for file in files for index in file.video]
+    described = set(named)
+    lengths = [len(rows) for file in files for rows in file.rows().values()]
     return {
         "videos": len(videos),
         "missing_videos": len(videos - described),
         "unknown_videos": len(described - videos),
         "ground_truth": sum(len(file) for file in references),
-        "predictions": len(captions),
-        "predictions_of_unknown_videos": sum(captions.videos[index] not in videos for index in captions.video),
-        "predictions_beyond_limit": sum(max(0, len(rows) - limit) for rows in captions.rows().values()),
+        "predictions": len(named),
+        "predictions_of_unknown_videos": sum(name not in videos for name in named),
+        "predictions_beyond_limit": sum(max(0, length - protocol.max_captions) for length in lengths),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from tspbench import __version__
 from tspbench.errors import UserError
 from tspbench.provenance import provenance
+from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_file
 from tspbench.storage.records import Record, fingerprint, outputs_are_whole, read_record, write_record
 
@@ -52,3 +53,8 @@ def run_stage(
     )
     write_record(folder, record)
     return record
+
+
+def file_hashes(files: FeatureFiles) -> dict[str, str]:
+    """Return the content hashes of a feature set's files, by their number."""
+    return {f"features {number}": hash_file(path) for number, path in enumerate(files.paths)}

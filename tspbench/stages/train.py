@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from tspbench.device import workers_for
 from tspbench.errors import UserError
 from tspbench.feature_batches import FeatureBatches
 from tspbench.feature_views import FeatureViews, TimeSettings
-from tspbench.fit import FitSettings, Job, fit
+from tspbench.fit import FitSettings, Job, fit, seed_random_layers
 from tspbench.progress import Advance
 from tspbench.storage.checkpoints import Weights, write_weights
 
@@ -107,10 +106,8 @@ def train_localizer(
     batches = FeatureBatches(views, settings.fit.batch_size, torch.device(device), workers, seed)
 
     def loss(forward: nn.Module, batch: FeatureBatch, epoch: int, step: int) -> Mapping[str, Tensor]:
-        drawn = int(np.random.SeedSequence([seed, epoch, step]).generate_state(1)[0])
-        torch.manual_seed(drawn)  # of dropout and the like, which draw from the global generator
+        generator = torch.Generator().manual_seed(seed_random_layers(seed, epoch, step))
         targets = model.targets(batch.segments, batch.labels)
-        generator = torch.Generator().manual_seed(drawn)
         losses: Mapping[str, Tensor] = model.loss(forward(batch.features, batch.mask), targets, generator)
         return losses
 
@@ -126,11 +123,6 @@ def train_localizer(
     )
     with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
         history = fit(job, settings.fit, device, folder, advance)
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-        raise UserError(
-            f"Training {settings.name} ended in weights that are not finite: lower the learning rate "
-            "(fit.learning_rates.localizer)."
-        )
     card: dict[str, object] = {"localizer": settings.name, "config": settings.config, "seed": seed, "fingerprint": key}
     write_weights(folder / LOCALIZER_FILE, Weights(None, dict(model.state_dict()), {}, card))
     return {"epochs": history.epochs, "kept_epoch": history.kept_epoch, "training_videos": len(views.names)}

@@ -1,5 +1,6 @@
 """A run's manifest: its table's rows, and where their records lie."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from tspbench.errors import UserError
 from tspbench.storage.atomic import write_json
 
 MANIFEST: Final = "run.json"
-FORMAT: Final = "tspbench run 2"
+FORMAT: Final = "tspbench run 3"
+COMPARISON: Final = "comparison"
+LONGEST_SLUG: Final = 100  # file systems take 255 bytes
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class TaskTable:
         rows: in the order of the table; those of the same name in other tasks are one row.
         facts: what all rows share, such as the protocol and the localizer.
         comparison: folder of the comparison of the rows, below the run's.
+        part: which of the task's tables, where it has several; else "".
     """
 
     task: str
     rows: Sequence[Row]
     facts: Mapping[str, str]
     comparison: str
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ class Run:
     title: str
     tables: Sequence[TaskTable]
     notes: Sequence[str]
+
+
+def slug(name: str) -> str:
+    """Return a row's name as the name of a folder."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_SLUG] or "row"
 
 
 def write_run(folder: Path, run: Run) -> None:

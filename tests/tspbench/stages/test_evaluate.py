@@ -11,9 +11,11 @@ from tests.tspbench.stages.feature_sets import CLASSES, SETTINGS, write_rows, wr
 from tspbench.feature_views import TimeSettings
 from tspbench.report import markdown, result_table
 from tspbench.stages import evaluate as evaluate_module
+from tspbench.stages import localization as localization_module
 from tspbench.stages import rows as rows_module
 from tspbench.stages.compare import compare
-from tspbench.stages.evaluate import Evaluation, evaluate, slug
+from tspbench.stages.evaluate import evaluate
+from tspbench.stages.localization import Localization
 from tspbench.stages.predict import joined
 from tspbench.stages.score import score
 from tspbench.stages.train import LocalizerSettings
@@ -23,7 +25,7 @@ from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_file
 from tspbench.storage.predictions import read_predictions
 from tspbench.storage.records import read_record
-from tspbench.storage.runs import read_run
+from tspbench.storage.runs import read_run, slug
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def scores(tmp_path, dataset):
 
 
 def evaluation(tmp_path, dataset, scores=None, localizer=SETTINGS, seed=0, task="tal", references=()):
-    return Evaluation(task, dataset, localizer, scores, references, seed, "cpu", tmp_path / "run")
+    return Localization(task, dataset, localizer, scores, references, seed, "cpu", tmp_path / "run")
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def stages_run(monkeypatch):
 
         return real(stage, folder, settings, inputs, outputs, counted)
 
-    for module in (evaluate_module, rows_module):
+    for module in (evaluate_module, localization_module, rows_module):
         monkeypatch.setattr(module, "run_stage", counting)
     return ran
 
@@ -306,7 +308,7 @@ def test_ignored_segments_are_neither_learned_nor_lost(tmp_path, dataset):
     evaluate([what], features, "", [])
     counts = read_record(what.out / "tal" / "a" / "score").figures["counts"]
     assert counts["ground_truth"] == 2
-    benchmark = evaluate_module._benchmark(what, {"a": FeatureFiles(features["a"])})
+    benchmark = localization_module._benchmark(what, {"a": FeatureFiles(features["a"])})
     assert [len(video.labels) for video in benchmark.videos["training"]] == [1] * 5
     assert {label for videos in benchmark.videos.values() for video in videos for label in video.labels} == {"action"}
 

@@ -8,7 +8,8 @@ import pytest
 from baselines import LOCALIZERS
 from tspbench.datasets import Dataset, DatasetCard
 from tspbench.fit import FitSettings
-from tspbench.stages.evaluate import Evaluation, evaluate
+from tspbench.stages.evaluate import evaluate
+from tspbench.stages.localization import Localization
 from tspbench.stages.train import LocalizerSettings
 from tspbench.storage.class_scores import ClassScores, write_class_scores
 from tspbench.storage.features import RowMeaning, VideoFeatures, write_features
@@ -82,7 +83,7 @@ def eight(tmp_path_factory):
 
 @pytest.mark.parametrize("name", sorted(LOCALIZERS))
 def test_eight_videos_are_learned_by_heart(eight, tmp_path, name):
-    what = Evaluation(
+    what = Localization(
         task="tal",
         dataset=eight,
         localizer=SETTINGS[name],

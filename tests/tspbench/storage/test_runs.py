@@ -15,7 +15,7 @@ def test_a_run_comes_back(tmp_path):
 def test_a_run_of_another_version_is_one_sentence(tmp_path):
     write_run(tmp_path, RUN)
     path = tmp_path / "run.json"
-    path.write_text(path.read_text().replace("tspbench run 2", "tspbench run 1"))
+    path.write_text(path.read_text().replace("tspbench run 3", "tspbench run 2"))
     with one_sentence(path, "another version"):
         read_run(tmp_path)
 

@@ -1,0 +1,108 @@
+"""Captioning as a task of a table: its two tables, of true segments and of proposals."""
+
+from collections.abc import Mapping
+
+from tspbench import __version__
+from tspbench.caption_sets import CaptionSet
+from tspbench.errors import UserError
+from tspbench.progress import progress, say
+from tspbench.segment_batches import feature_name
+from tspbench.stages.caption_models import PARTS, CaptionModels
+from tspbench.stages.caption_rows import CaptionRow
+from tspbench.stages.captioner_settings import GROUND_TRUTH
+from tspbench.stages.captioning_inputs import CAPTIONING, CaptionBenchmark, Captioning
+from tspbench.stages.stage import file_hashes, run_stage
+from tspbench.storage.features import FeatureFiles
+from tspbench.storage.hashes import hash_data
+from tspbench.storage.runs import COMPARISON, Row, TaskTable, slug
+from tspbench.storage.sound import check_sound_lengths
+
+
+class PreparedCaptioning:
+    """A captioning task whose inputs are read and checked, before any row is trained.
+
+    Args:
+        what: the task.
+        files: name of the row → its features.
+    """
+
+    def __init__(self, what: Captioning, files: Mapping[str, FeatureFiles]) -> None:
+        self.shared = CaptionBenchmark(what, files)
+
+    def check(self, name: str, files: FeatureFiles) -> None:
+        """Read a feature set once, so that no row is trained while another one has a NaN in its last video.
+
+        Raises:
+            UserError: the set has no video to learn from or to describe, or what `FeatureFiles.check` says; or the
+                sound is of another length.
+        """
+        shared = self.shared
+        sets = [CaptionSet.of(file, files) for file in (shared.training, *shared.references)]
+        for file, each in zip((shared.training, *shared.references), sets, strict=True):
+            if not each.segments:
+                raise UserError(
+                    f"{files.paths[0]} has features of none of the {len(file.captions.videos)} videos of {file.path} "
+                    f"(its first entry is {min(files.videos)!r}, the first video {file.captions.videos[0]!r}): give "
+                    "the features of this data set."
+                )
+        durations = {whole.video: whole.duration_seconds for each in sets for whole in each.whole.values()}
+
+        def work(_key: str) -> Mapping[str, object]:
+            with progress(f"check features · {name}") as advance:
+                doubtful = files.check(durations, advance)
+            if shared.sound is not None:
+                heard = shared.sound.videos
+                named = {feature_name(video, heard) or video: seconds for video, seconds in durations.items()}
+                check_sound_lengths(shared.sound, named)
+                if silent := len(named.keys() - heard):
+                    doubtful.append(f"{shared.sound.paths[0]}: no sound of {silent} of {len(named)} videos.")
+            for sentence in doubtful:
+                say(sentence)
+            return {"videos": len(durations), "doubtful": doubtful}
+
+        folder = shared.what.out / CAPTIONING / "checked" / slug(name)
+        run_stage("check features", folder, {}, {**shared.inputs, **file_hashes(files)}, [], work)
+
+    def tables(self, files: Mapping[str, FeatureFiles]) -> list[TaskTable]:
+        """Return two tables: of the sentences for true segments, and of those for proposals."""
+        shared, what = self.shared, self.shared.what
+        how = what.captioner
+        changed = ", ".join(f"{key}={value}" for key, value in how.config.items())
+        facts = {
+            "captioner": how.name,
+            **({"with": changed} if changed else {}),
+            **({"sound": what.sound.name} if what.sound is not None else {}),
+            "words": f"{len(shared.vocabulary.words)} that occur at least {how.text.min_count} time(s)",
+            "training": f"{how.fit.epochs} epochs of {how.fit.optimizer} at {how.fit.learning_rates['captioner']:g}",
+            "selection": shared.selection,
+            "decoding": "greedy" if how.decoding.beam == 1 else f"beam of {how.decoding.beam}",
+            "seed": str(what.seed),
+        }
+        tables = []
+        for part, protocol in PARTS.items():
+            told = {"dataset": what.dataset.name, "protocol": protocol, **facts}
+            if part != GROUND_TRUTH:
+                told |= {"proposals": f"the best {how.proposals.count} of {how.proposals.source}"}
+            rows = [
+                Row(name, f"{CAPTIONING}/{slug(name)}/{part}", self._key(each, part)) for name, each in files.items()
+            ]
+            tables.append(TaskTable(CAPTIONING, rows, told, f"{CAPTIONING}/{COMPARISON}-{part}", part))
+        return tables
+
+    def _key(self, files: FeatureFiles, part: str) -> str:
+        """Return a hash of all that decides the score of a row."""
+        settings = [self.shared.row_settings(files), self.shared.proposal_settings() if part != GROUND_TRUTH else None]
+        return hash_data([settings, part, self.shared.inputs, file_hashes(files), __version__])
+
+    def fill(self, table: TaskTable, row: Row, files: FeatureFiles) -> None:
+        """Run the stages of a row for one of the tables; those that are finished are skipped."""
+        folder = self.shared.what.out / CAPTIONING / slug(row.name)
+        stages = CaptionRow(row, CaptionModels(self.shared, row.name, files, folder))
+        if table.part == GROUND_TRUTH:
+            stages.describe_truth()
+        else:
+            stages.describe_proposals()
+
+    def close(self) -> None:
+        """Stop METEOR."""
+        self.shared.meteor.close()

@@ -1,0 +1,185 @@
+"""What the rows of the captioning tables have in common: captions, words, sound, METEOR."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from evaluation.meteor import Meteor
+from tspbench.datasets import Dataset
+from tspbench.errors import UserError
+from tspbench.progress import Advance
+from tspbench.stages.captioner_settings import GENERATOR, CaptionerSettings, captioner_config, check_captioner
+from tspbench.stages.stage import run_stage
+from tspbench.storage.atomic import write_json
+from tspbench.storage.captions import read_caption_file
+from tspbench.storage.features import FeatureFiles
+from tspbench.storage.hashes import hash_file
+from tspbench.storage.json_files import read_json
+from tspbench.storage.sound import sound_h5
+from tspbench.vocabulary import Vocabulary, build_vocabulary, tokenized
+
+CAPTIONING: Final = "captioning"
+WORDS_FILE: Final = "words.json"
+SILENCE_SECONDS: Final = 600.0  # METEOR's patience: a process that has waited for a training may be swapped out
+
+
+@dataclass(frozen=True)
+class Captioning:
+    """One task of a table: the same captioner and seed on several feature sets.
+
+    Args:
+        dataset: with caption files of "training", one, and of "validation".
+        captioner: what is trained on each feature set.
+        sound: H5 file or folder of .npy files with audio features, the same for every row; None: the videos are silent.
+        seed: of the captioner.
+        device: torch device.
+        out: folder of the run.
+    """
+
+    dataset: Dataset
+    captioner: CaptionerSettings
+    sound: Path | None
+    seed: int
+    device: str
+    out: Path
+    task: str = field(default=CAPTIONING, init=False)
+    references: Sequence[str] = field(default=(), init=False)
+
+
+class CaptionBenchmark:
+    """What the rows of the captioning tables have in common, read and checked before any of them is trained.
+
+    Args:
+        what: the task.
+        files: name of the row → its features.
+
+    Attributes:
+        what: the task.
+        training: the training captions.
+        references: the validation captions, a file each.
+        sound: features of the sound, if there is any.
+        vocabulary: the words of the training captions.
+        tokens: of each training caption, separated by spaces.
+        held_out: training videos that nothing is learned from.
+        inputs: hashes of the caption files and of the sound.
+        meteor: one METEOR process for all rows.
+
+    Raises:
+        UserError: settings or files that do not fit.
+    """
+
+    def __init__(self, what: Captioning, files: Mapping[str, FeatureFiles]) -> None:
+        self.what = what
+        trained = what.dataset.captions("training")
+        if len(trained) != 1:
+            raise UserError(
+                f"{what.dataset.folder / 'dataset.toml'}: expected one file of training captions, found "
+                f"{len(trained)}: join them, or leave some out."
+            )
+        scored = what.dataset.captions("validation")
+        self.training = read_caption_file(trained[0])
+        self.references = [read_caption_file(path) for path in scored]
+        for path, captions in ((file.path, file.captions) for file in (self.training, *self.references)):
+            if not len(captions):
+                raise UserError(f"{path}: expected captions, found none: give a file that holds some.")
+        self.inputs = {f"captions {number}": hash_file(path) for number, path in enumerate((*trained, *scored))}
+        self.sound: FeatureFiles | None = None
+        if what.sound is not None:
+            shown = set().union(*(each.videos for each in files.values()))
+            path = sound_h5(what.sound, what.out / "features" / "sound.h5", shown)
+            self.sound = FeatureFiles([path])
+            self.inputs["sound"] = hash_file(path)
+        for each in files.values():
+            check_captioner(what.captioner, each.feature_dim, 0 if self.sound is None else self.sound.feature_dim)
+        self.held_out = self._held_out()
+        self.vocabulary, self.tokens = self._words()
+        self._advance: Advance | None = None
+        self.meteor = Meteor(SILENCE_SECONDS, report=self._report)
+
+    def _held_out(self) -> frozenset[str]:
+        """Draw the videos that nothing is learned from, the same for every row."""
+        settings, videos = self.what.captioner, self.training.captions.videos
+        if not (settings.chooses and settings.held_out):
+            return frozenset()
+        count = max(1, round(settings.held_out * len(videos)))
+        if count >= len(videos):
+            raise UserError(
+                f"{self.training.path}: expected at least 2 training videos, one to learn from and one to choose the "
+                f'epoch by, found {len(videos)}: give more, or take the last epoch (fit.select="last").'
+            )
+        drawn = np.random.default_rng([self.what.seed, 41]).permutation(len(videos))[:count]
+        return frozenset(videos[number] for number in drawn.tolist())
+
+    def _words(self) -> tuple[Vocabulary, list[str]]:
+        """Return vocabulary and tokens of the training captions; a finished tokenization is not done again."""
+        folder = self.what.out / CAPTIONING / "words"
+        captions = self.training.captions
+
+        def work(_key: str) -> Mapping[str, object]:
+            tokens = tokenized(captions.sentences)
+            learned = [
+                text
+                for text, video in zip(tokens, captions.video, strict=True)
+                if captions.videos[video] not in self.held_out
+            ]
+            vocabulary = build_vocabulary(learned, self.what.captioner.text.min_count)
+            write_json(folder / WORDS_FILE, {"words": vocabulary.words, "tokens": tokens})
+            return {"words": len(vocabulary.words), "captions": len(captions), "held_out": sorted(self.held_out)}
+
+        settings = {"min_count": self.what.captioner.text.min_count, "held_out": sorted(self.held_out)}
+        run_stage("words", folder, settings, {"captions": self.inputs["captions 0"]}, [WORDS_FILE], work)
+        content: Any = read_json(folder / WORDS_FILE, "vocabulary")
+        return Vocabulary(tuple(content["words"])), content["tokens"]
+
+    def telling(self, advance: Advance) -> Meteor:
+        """Return METEOR, which tells ``advance`` from now on how far it is."""
+        self._advance = advance
+        return self.meteor
+
+    def _report(self, done: int, total: int) -> None:
+        if self._advance is not None:
+            self._advance(done, total)
+
+    def sources(self, files: FeatureFiles) -> list[FeatureFiles]:
+        """Return the feature sets of a row: the visual one, and the sound where there is any."""
+        return [files] if self.sound is None else [files, self.sound]
+
+    def row_settings(self, files: FeatureFiles) -> dict[str, object]:
+        """Return all settings that decide what the captioner of a row learns, its own as resolved."""
+        how = self.what.captioner
+        audio_dim = 0 if self.sound is None else self.sound.feature_dim
+        config = captioner_config(how, files.feature_dim, audio_dim, len(self.vocabulary))
+        return {
+            "captioner": how.name,
+            "config": config.model_dump(mode="json"),
+            "text": how.text.model_dump(mode="json"),
+            "held_out": sorted(self.held_out),
+            "fit": how.fit.model_dump(mode="json", exclude={"workers"}),
+            "decoding": how.decoding.model_dump(mode="json", exclude={"batch_size"}),
+            "seed": self.what.seed,
+        }
+
+    def proposal_settings(self) -> dict[str, object]:
+        """Return all settings that decide what is proposed, but for those of the captioner."""
+        how = self.what.captioner
+        fit = how.generator.model_dump(mode="json", exclude={"fit": {"workers"}}) if self.generates else None
+        return {**how.proposals.model_dump(mode="json"), "generator": fit}
+
+    @property
+    def generates(self) -> bool:
+        """Whether proposals come from a generator of our own."""
+        return self.what.captioner.proposals.source == GENERATOR
+
+    @property
+    def selection(self) -> str:
+        """How epochs are chosen, in a few words."""
+        how = self.what.captioner
+        if not how.chooses:
+            return "last epoch"
+        videos = (
+            f"{len(self.held_out)} training videos held out" if self.held_out else "the scored captions, as BMT does"
+        )
+        return f"best epoch (METEOR, F1 of proposals) on {videos}"
