@@ -48,8 +48,12 @@ def test_the_best_of_those_that_overlap(tmp_path):
 
 
 def test_the_first_of_equal_scores():
-    segments = np.tile([0.0, 1.0], (100, 1))
-    assert chosen_cues(segments, [f"Number {k}." for k in range(100)], np.ones(100)) == [(0, 1000, "Number 0.")]
+    # Fifty seconds with two captions of one score each, 0 or 1.
+    second = np.arange(100) // 2
+    segments = np.stack([second, second + 1], axis=1).astype(np.float64)
+    scores = (second % 2).astype(np.float64)
+    cues = chosen_cues(segments, [f"Number {k}." for k in range(100)], scores)
+    assert [text for *_, text in cues] == [f"Number {k}." for k in range(0, 100, 2)]
 
 
 @pytest.mark.parametrize(
