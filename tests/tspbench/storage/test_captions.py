@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.captions import Captions
@@ -222,6 +222,7 @@ def built(content):
     ), np.array([row[3] for row in every], dtype=np.float64)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(texts, rows, max_size=4), st.booleans(), st.sampled_from(["c.json", "c.json.gz"]))
 def test_a_submission_comes_back(content, scored, name):
     captions, scores = built(content)

@@ -150,7 +150,7 @@ stems = st.tuples(st.sampled_from(["", "v_"]), st.sampled_from(["", "_vggish"]),
 videos = st.text("abv-", min_size=1, max_size=4)  # without "_": none has the prefix
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(videos, stems, min_size=1, max_size=5), st.booleans())
 def test_every_row_arrives(files, prefixed):
     wanted = {f"v_{video}" if prefixed else video: count for video, (*_, count) in files.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tspbench.helpers import full_disk, names, one_sentence
@@ -179,6 +179,7 @@ texts = st.text() | st.text(st.sampled_from("->< &{}\n\r\x0b\x85\u2028\u2029a.1:
 rows = st.lists(st.tuples(seconds, seconds, texts, st.sampled_from([0.0, 0.5, 1.0])), max_size=8)
 
 
+@settings(max_examples=60, deadline=None)
 @given(rows, st.text())
 def test_cues_never_overlap_and_hold_what_was_said(captions, video):
     with tempfile.TemporaryDirectory() as folder:

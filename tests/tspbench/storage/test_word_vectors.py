@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -138,6 +138,7 @@ words = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1,
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 4).flatmap(lambda width: st.dictionaries(words, st.lists(numbers, min_size=width, max_size=width))),
     st.data(),
