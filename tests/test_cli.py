@@ -177,7 +177,7 @@ MISTAKES = {
     f"{TABLE} --features a=FEATURES --localizer gatd": "did you mean 'gtad'?",
     f"{TABLE} --features a=FEATURES,": "NAME=FILE.h5",
     f"{TABLE} --features a=FEATURES --reference whole": "'whole' is not one of",
-    "evaluate --task proposals --dataset DATASET --features a=FEATURES --out OUT --class-scores P": "proposals has no use",
+    "evaluate --task proposals --dataset DATASET --features a=FEATURES --out OUT --class-scores P": "no use for it",
     f"{TABLE} --features a=FEATURES --set fit.epohcs=1": "did you mean 'epochs'?",
     "pretrain --dataset DATASET --method tps --encoder tiny --out OUT": "did you mean 'tsp'?",
     "pretrain --dataset DATASET --method tsp --encoder tiney --out OUT": "did you mean 'tiny'?",

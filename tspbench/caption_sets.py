@@ -65,12 +65,13 @@ class CaptionSet:
         )
 
     def true_segments(self) -> list[Floats]:
-        """Return the segments of each video of ``whole``, (n, 2) in seconds."""
+        """Return the segments of each video of ``whole`` that last, (n, 2) in seconds."""
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in self.whole}
         for row, segment in zip(self.shown.tolist(), self.segments, strict=True):
             name = self.captions.videos[self.captions.video[row]]
-            found[name].append((segment.start_seconds, segment.end_seconds))
-        return [np.array(segments) for segments in found.values()]
+            if segment.lasts:
+                found[name].append((segment.start_seconds, segment.end_seconds))
+        return [np.array(segments).reshape(-1, 2) for segments in found.values()]
 
     def described(self, sentences: Sequence[str]) -> Captions:
         """Return other sentences for the rows ``shown``."""

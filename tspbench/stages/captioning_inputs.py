@@ -180,6 +180,6 @@ class CaptionBenchmark:
         if not how.chooses:
             return "last epoch"
         videos = (
-            f"{len(self.held_out)} training videos held out" if self.held_out else "the scored captions, as BMT does"
+            f"{len(self.held_out)} training videos held out" if self.held_out else "the scored videos, as BMT does"
         )
         return f"best epoch (METEOR, F1 of proposals) on {videos}"
