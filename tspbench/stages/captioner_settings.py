@@ -5,7 +5,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from baselines import CAPTIONERS, LOCALIZERS
-from baselines.bmt_proposals import ProposalGenerator
+from baselines.bmt_proposals import AUDIO_ANCHORS, AUDIO_KERNELS, VISUAL_ANCHORS, VISUAL_KERNELS, ProposalGenerator
 from tspbench.config import Settings, choose, validated
 from tspbench.errors import UserError
 from tspbench.fit import FitSettings
@@ -39,7 +39,7 @@ class GeneratorSettings(Settings):
     """
 
     config: dict[str, Any] = Field(default_factory=dict)
-    anchors: tuple[int, ...] = Field((128, 48), strict=False)
+    anchors: tuple[int, ...] = Field((VISUAL_ANCHORS, AUDIO_ANCHORS), strict=False)
     fit: FitSettings
 
 
@@ -142,8 +142,8 @@ def generator_config(
     Raises:
         UserError: a setting that does not fit.
     """
-    given = dict(settings.generator.config)
-    if "kernels" in given:  # those of the sound are idle where there is none
+    given = {"kernels": [VISUAL_KERNELS, AUDIO_KERNELS], **settings.generator.config}
+    if isinstance(given["kernels"], list):  # those of the sound are idle where there is none
         given["kernels"] = given["kernels"][: len(stream_dims)]
     given |= {"stream_dims": stream_dims, "anchors": tuple(anchors), "max_proposals": settings.proposals.count}
     return validated(ProposalGenerator.Config, given, "the proposal generator")

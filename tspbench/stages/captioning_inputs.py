@@ -179,7 +179,5 @@ class CaptionBenchmark:
         how = self.what.captioner
         if not how.chooses:
             return "last epoch"
-        videos = (
-            f"{len(self.held_out)} training videos held out" if self.held_out else "the scored videos, as BMT does"
-        )
+        videos = f"{len(self.held_out)} training videos held out" if self.held_out else "the scored videos, as BMT does"
         return f"best epoch (METEOR, F1 of proposals) on {videos}"

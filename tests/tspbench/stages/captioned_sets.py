@@ -14,7 +14,7 @@ from tspbench.storage.features import RowMeaning, VideoFeatures, write_features
 SECONDS = 8.0
 ROWS = 16
 SENTENCES = ("A man jumps high.", "A woman runs away.", "The dog is sleeping.")
-MEANING = RowMeaning("tiny", "w", clip_frames=6, stride_frames=6, frame_rate=12.0, feature_dim=6, precision="fp32")
+MEANING = RowMeaning("tiny", "w", clip_frames=6, stride_frames=6, frame_rate=12.0, feature_dim=8, precision="fp32")
 FIT = FitSettings(epochs=2, batch_size=4, optimizer="adam", learning_rates={"captioner": 0.005})
 SETTINGS = CaptionerSettings(
     config={"word_dim": 8, "d_model": 8, "heads": 2, "layers": 1, "label_smoothing": 0.1},
@@ -48,10 +48,19 @@ def write_captions(folder: Path, training: int = 6, validation: int = 3) -> Data
         "val_1.json": {name: entry(k) for k, name in enumerate(names) if k >= training},
         "val_2.json": {name: entry(k, 0.25) for k, name in enumerate(names) if k >= training},
     }
+    database = {
+        name: {
+            "duration": SECONDS,
+            "subset": "training" if k < training else "validation",
+            "annotations": [{"segment": segment, "label": "any"} for segment in entry(k)["timestamps"]],
+        }
+        for k, name in enumerate(names)
+    }
+    files["annotations.json"] = {"database": database}
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
     captions = {"training": ["train.json"], "validation": ["val_1.json", "val_2.json"]}
-    return Dataset(folder, DatasetCard(name="small", captions=captions))
+    return Dataset(folder, DatasetCard(name="small", annotations="annotations.json", captions=captions))
 
 
 def write_rows(path: Path, videos: int = 9, seed: int = 0, without: tuple[str, ...] = (), prefix: str = "v_") -> Path:
@@ -59,7 +68,7 @@ def write_rows(path: Path, videos: int = 9, seed: int = 0, without: tuple[str, .
     rng = np.random.default_rng(seed)
     features = {}
     for k in range(videos):
-        rows = 0.1 * rng.standard_normal((ROWS, 6)).astype(np.float32)
+        rows = 0.1 * rng.standard_normal((ROWS, 8)).astype(np.float32)
         for (start, end), sentence in zip(entry(k)["timestamps"], entry(k)["sentences"], strict=True):
             rows[int(start * 2) : int(end * 2), SENTENCES.index(sentence)] += 1
         if f"{prefix}{k}" not in without:

@@ -25,8 +25,12 @@ from tspbench.stages import captioning as captioning_module
 from tspbench.stages import describe as describe_module
 from tspbench.stages.captioner_settings import DecodingSettings, ProposalSettings, TextSettings
 from tspbench.stages.evaluate import evaluate
+from tspbench.stages.localization import Localization
 from tspbench.stages.score import read_scored, read_target
+from tspbench.stages.train import LocalizerSettings
+from tspbench.storage.annotations import read_annotations
 from tspbench.storage.captions import read_captions, read_references
+from tspbench.storage.predictions import read_predictions
 from tspbench.storage.records import read_record
 from tspbench.storage.runs import read_run
 
@@ -262,6 +266,34 @@ def test_segments_that_nobody_can_learn_from_are_left_out(tmp_path, features):
     evaluate([what], features, "", [])
     figures = read_record(what.out / "captioning" / "a" / "train").figures
     assert (figures["training_captions"], figures["captions_without_words_or_length"]) == (10, 2)
+
+
+def test_a_localizers_proposals_of_the_same_features_can_be_described(tmp_path, dataset, features):
+    source = changed(proposals=ProposalSettings(source="bmn", count=3))
+    what = captioning(tmp_path, dataset, source)
+    small = {"steps": 8, "max_duration": 8, "hidden_1d": 16, "hidden_2d": 8, "hidden_3d": 16}
+    fit = FIT.model_copy(update={"learning_rates": {"localizer": 0.005}})
+    localizer = LocalizerSettings(name="bmn", config=small, fit=fit)
+    proposals = Localization("proposals", dataset, localizer, None, [], 0, "cpu", what.out)
+    evaluate([proposals, what], features, "", [])
+    assert not (what.out / "captioning" / "a" / "generator").exists()
+    signature = score_of(what.out, "proposals")["signature"]
+    assert signature.endswith("|proposals:bmn-3")
+
+    described = read_captions(what.out / "captioning" / "a" / "proposals" / "predict" / "captions.json")
+    truth = read_annotations(dataset.annotations).ground_truth("validation")
+    found = read_predictions(what.out / "proposals" / "a" / "predict" / "predictions.json.gz", truth, labelled=False)
+    for video, rows in described.rows().items():
+        number = truth.videos.index(video)
+        of_video = np.flatnonzero(found.video == number)
+        best = of_video[np.argsort(-found.score[of_video], kind="stable")][:3]
+        assert described.start[rows].tolist() == found.start[best].tolist()
+        assert described.end[rows].tolist() == found.end[best].tolist()
+
+    # Other features, and proposals that were made from these: they are no longer of the same.
+    write_rows(features["a"][0], seed=9)
+    with one_sentence("no proposals of bmn", "'a'"):
+        evaluate([what], features, "", [])
 
 
 def write_sound(folder: Path, seconds: float = 8.0, videos: int = 9) -> Path:
