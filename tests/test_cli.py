@@ -157,6 +157,7 @@ def test_score_gives_the_official_numbers_of_proposals(case, protocol, tmp_path)
 # Mistakes
 
 TABLE = "evaluate --task tal --dataset DATASET --out OUT"
+CAPTIONS = "evaluate --task captioning --dataset DATASET --out OUT --features a=FEATURES"
 MISTAKES = {
     "scroe --task tal": "No such command 'scroe' (did you mean 'score'?); see `tspbench --help`",
     "score --task tall --predictions P --ground-truth G": "'tall' is not one of 'tal', 'proposals', 'captioning'; see",
@@ -178,6 +179,12 @@ MISTAKES = {
     f"{TABLE} --features a=FEATURES,": "NAME=FILE.h5",
     f"{TABLE} --features a=FEATURES --reference whole": "'whole' is not one of",
     "evaluate --task proposals --dataset DATASET --features a=FEATURES --out OUT --class-scores P": "no use for it",
+    f"{TABLE} --features a=FEATURES --sound nowhere.h5": "--sound: the task tal has no use for it",
+    f"{CAPTIONS}": "[captions]",
+    f"{CAPTIONS} --reference whole-video": "--reference: the task captioning has no use for it",
+    f"{CAPTIONS} --localizer bmn": "known captioner",
+    f"{CAPTIONS} --set proposals.sources=bmn": "did you mean 'source'?",
+    f"{CAPTIONS} --set fit.patience=5 --set fit.select=last": 'choose "best"',
     f"{TABLE} --features a=FEATURES --set fit.epohcs=1": "did you mean 'epochs'?",
     "pretrain --dataset DATASET --method tps --encoder tiny --out OUT": "did you mean 'tsp'?",
     "pretrain --dataset DATASET --method tsp --encoder tiney --out OUT": "did you mean 'tiny'?",

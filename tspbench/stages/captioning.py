@@ -1,6 +1,6 @@
 """Captioning as a task of a table: its two tables, of true segments and of proposals."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tspbench import __version__
 from tspbench.caption_sets import CaptionSet
@@ -11,6 +11,7 @@ from tspbench.stages.caption_models import PARTS, CaptionModels
 from tspbench.stages.caption_rows import CaptionRow
 from tspbench.stages.captioner_settings import GROUND_TRUTH
 from tspbench.stages.captioning_inputs import CAPTIONING, CaptionBenchmark, Captioning
+from tspbench.stages.proposal_files import localizer_predictions
 from tspbench.stages.stage import file_hashes, run_stage
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_data
@@ -24,10 +25,15 @@ class PreparedCaptioning:
     Args:
         what: the task.
         files: name of the row → its features.
+        localizers: those that are trained in the same run before, so that their proposals will be there.
     """
 
-    def __init__(self, what: Captioning, files: Mapping[str, FeatureFiles]) -> None:
+    def __init__(self, what: Captioning, files: Mapping[str, FeatureFiles], localizers: Collection[str]) -> None:
         self.shared = CaptionBenchmark(what, files)
+        source = what.captioner.proposals.source
+        if not self.shared.generates and source not in localizers:
+            for name, each in files.items():
+                localizer_predictions(what.out, name, source, file_hashes(each))
 
     def check(self, name: str, files: FeatureFiles) -> None:
         """Read a feature set once, so that no row is trained while another one has a NaN in its last video.

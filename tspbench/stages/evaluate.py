@@ -67,7 +67,7 @@ def evaluate(tasks: Sequence[Task], rows: Mapping[str, Sequence[Path]], title: s
     with ExitStack() as stack:
         prepared: list[Prepared] = []
         for task in tasks:
-            prepared.append(_prepared(task, files))
+            prepared.append(_prepared(task, files, tasks))
             stack.callback(prepared[-1].close)
         for each in prepared:
             for name, its_files in files.items():
@@ -85,8 +85,10 @@ def evaluate(tasks: Sequence[Task], rows: Mapping[str, Sequence[Path]], title: s
                 _compare(table, first.out)
 
 
-def _prepared(task: Task, files: Mapping[str, FeatureFiles]) -> Prepared:
-    return PreparedLocalization(task, files) if isinstance(task, Localization) else PreparedCaptioning(task, files)
+def _prepared(task: Task, files: Mapping[str, FeatureFiles], tasks: Sequence[Task]) -> Prepared:
+    if isinstance(task, Localization):
+        return PreparedLocalization(task, files)
+    return PreparedCaptioning(task, files, {other.localizer.name for other in tasks if isinstance(other, Localization)})
 
 
 def _other_tables(out: Path, tables: Sequence[TaskTable]) -> list[TaskTable]:

@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
         mode = stat.S_IMODE(temporary.stat().st_mode)  # as the umask has it; safetensors makes its files private
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error
+        raise UserError(f"{path} cannot be written ({_why(error)}): choose another place.") from error
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -50,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if refusal is None:
             raise
         raise UserError(
-            f"{path} cannot be written ({refusal.strerror or refusal}): make room or choose another place, then run "
+            f"{path} cannot be written ({_why(refusal)}): make room or choose another place, then run "
             "the same command again; what is finished is kept."
         ) from error
     finally:
@@ -84,6 +84,11 @@ def _refusal(path: Path) -> OSError | None:
     except OSError as error:
         return error
     return None
+
+
+def _why(error: OSError) -> str:
+    """Return the system's words for an error: those of HDF5 are several lines long."""
+    return os.strerror(error.errno) if error.errno else " ".join(str(error).split())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -177,3 +177,10 @@ def test_behind_a_link_lies_the_file_that_is_meant(tmp_path):
     write_text(tmp_path / "link", "new")
     assert (tmp_path / "target").read_text() == "new"
     assert (tmp_path / "link").is_symlink()
+
+
+def test_a_librarys_long_words_are_told_in_the_systems_own(tmp_path):
+    """HDF5 speaks of a full disk in several lines."""
+    error = OSError(errno.ENOSPC, "Unable to\nsynchronously write,\nerrno = 28")
+    with one_sentence("file.h5", os.strerror(errno.ENOSPC), "make room"), replacing(tmp_path / "file.h5"):
+        raise error
