@@ -207,7 +207,8 @@ def _signature(folder: Path, table: TaskTable, finished: Mapping[str, Record]) -
 def _columns(task: str, finished: Mapping[str, Record]) -> Mapping[str, str]:
     """Return metric → heading; a protocol without the usual ones (THUMOS14) shows all that it has."""
     metrics = _metrics(next(iter(finished.values()))) if finished else {}
-    if not metrics or set(COLUMNS[task]) <= set(metrics):
+    # Of captions one metric may have failed; the others keep their columns.
+    if task == "captioning" or not metrics or set(COLUMNS[task]) <= set(metrics):
         return COLUMNS[task]
     main = MAIN[task]
     others = sorted((key for key in metrics if key != main), key=lambda key: float(key.partition("@")[2]))
@@ -227,7 +228,7 @@ def _percent(record: Record | None, metric: str) -> str:
 
 def _interval(record: Record | None, main: str) -> str:
     intervals = record.figures.get("intervals") if record else None
-    if not isinstance(intervals, dict) or not intervals:
+    if not isinstance(intervals, dict) or main not in intervals:
         return UNFINISHED
     return _range(*intervals[main])
 

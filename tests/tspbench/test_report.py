@@ -203,3 +203,54 @@ def test_a_narrow_terminal_keeps_names_and_numbers(run):
 def test_no_run_is_one_sentence(tmp_path):
     with one_sentence(tmp_path, "is not a run"):
         result_table(tmp_path)
+
+
+CAPTIONS = {"METEOR": 0.1, "BLEU@3": 0.05, "BLEU@4": 0.0256, "CIDEr": 1.5}
+
+
+@pytest.fixture
+def captions(tmp_path):
+    """Two rows that describe true segments and proposals."""
+    tables = []
+    for part in ("ground-truth", "proposals"):
+        rows = [Row(name, f"captioning/{name}/{part}", KEY) for name in ("TAC", "TSP")]
+        facts = {"captioner": "bmt", "selection": part}
+        tables.append(TaskTable("captioning", rows, facts, f"captioning/comparison-{part}", part))
+    write_run(tmp_path, Run("Sentences", tables, []))
+    return tmp_path
+
+
+def caption_score(folder, row, part, metrics, sample=()):
+    score(folder, f"captioning/{row}/{part}", metrics)
+    figures = {
+        "sample": [{"video": "v", "segment": [1.0, 2.5], "true": "A | man.", "predicted": said} for said in sample]
+    }
+    record = Record("predict", "finished", "f", {}, {}, {}, figures, 1.0, {})
+    write_record(folder / "captioning" / row / part / "predict", record)
+
+
+def test_captions_of_both_kinds_of_segments_and_a_sample_by_hand(captions):
+    for row in ("TAC", "TSP"):
+        caption_score(captions, row, "ground-truth", CAPTIONS, [f"what {row} says"])
+    caption_score(captions, "TSP", "proposals", {**CAPTIONS, "METEOR": 0.075})
+    lines = markdown(result_table(captions)).splitlines()
+    columns = "BLEU@3 | @4 | METEOR | 95 % interval"
+    assert lines[2:6] == [
+        f"| features | true segments: {columns} | proposals: {columns} |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| TAC | 5.00 | 2.56 | 10.00 | — | — | — | — | — |",
+        "| TSP | 5.00 | 2.56 | 10.00 | — | 5.00 | 2.56 | 7.50 | — |",
+    ]
+    assert "METEOR on true segments: captioner: bmt, selection: ground-truth." in lines
+    assert "METEOR on proposals: captioner: bmt, selection: proposals." in lines
+    assert lines[-3:] == [
+        "| segment | true | TAC | TSP |",
+        "|---|---|---|---|",
+        "| v, 1.0 to 2.5 s | A \\| man. | what TAC says | what TSP says |",
+    ]
+
+
+def test_a_metric_that_failed_leaves_the_others(captions):
+    without = {name: value for name, value in CAPTIONS.items() if name != "METEOR"}
+    caption_score(captions, "TAC", "ground-truth", without)
+    assert "| TAC | 5.00 | 2.56 | — | — | — | — | — | — |" in markdown(result_table(captions)).splitlines()
