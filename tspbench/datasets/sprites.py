@@ -14,8 +14,8 @@ WOBBLE_PIXELS: Final = 4.0  # how far the background wanders
 NOISE: Final = 10.0  # standard deviation of the pixel noise, in grey levels
 AMPLITUDE: Final = 0.75  # of the motions below: full amplitude saturates the benchmark, half hides the effect
 RADIUS_PIXELS: Final = (7.0, 10.0)
-# Cycles a second of an action. The gap between the two is what makes a pace visible.
-PACES: Final = {"slow": (0.95, 1.2), "quick": (1.5, 1.75)}
+# Cycles a second of an action. The gap makes a pace visible; paces further apart make slow actions hard to find at all.
+PACES: Final = {"slow": (1.1, 1.25), "quick": (1.45, 1.6)}
 DRIFT_PIXELS_PER_SECOND: Final = 6.0
 
 

@@ -189,7 +189,7 @@ def test_each_action_has_a_pace_of_its_own_that_can_be_seen():
     slow, quick = rates[rates < 1.35], rates[rates > 1.35]
     assert slow_low <= slow.min() < slow.max() <= slow_high
     assert quick_low <= quick.min() < quick.max() <= quick_high
-    assert quick_low > 1.2 * slow_high
+    assert quick_low > 1.15 * slow_high
     assert len(slow) / len(rates) == pytest.approx(0.5, abs=0.05)
     assert rates.mean() == pytest.approx(1.35, abs=0.02)
     counts = Counter(int((one > 1.35).sum()) for one in drawn)
