@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final, Self
 
 import numpy as np
@@ -187,14 +188,15 @@ def feature_name(video: str, there: Collection[str]) -> str | None:
 
 def _pieces(files: FeatureFiles, segments: Sequence[Segment]) -> list[Piece | None]:
     there = files.videos
-    names = [feature_name(segment.video, there) for segment in segments]
-    return [
-        None if name is None else _piece(files, name, segment) for name, segment in zip(names, segments, strict=True)
-    ]
+    row_timeline = cache(files.row_timeline)  # which opens the file: once for the many segments of a video
+    pieces: list[Piece | None] = []
+    for segment in segments:
+        name = feature_name(segment.video, there)
+        pieces.append(None if name is None else _piece(name, segment, row_timeline(name, segment.duration_seconds)))
+    return pieces
 
 
-def _piece(files: FeatureFiles, video: str, segment: Segment) -> Piece:
-    timeline = files.row_timeline(video, segment.duration_seconds)
+def _piece(video: str, segment: Segment, timeline: Timeline) -> Piece:
     start, end = timeline.to_steps(np.array([[segment.start_seconds, segment.end_seconds]]))[0]
     first = min(math.floor(start), timeline.steps - 1)
     last = max(first + 1, math.ceil(end))
