@@ -59,8 +59,8 @@ class CaptionModels:
     folder: Path
 
     def settings(self) -> dict[str, object]:
-        """Return the settings that decide what the captioner says."""
-        return self.shared.row_settings(self.files)
+        """Return the settings that decide what the captioner learns."""
+        return self.shared.train_settings(self.files)
 
     def inputs(self) -> dict[str, str]:
         """Return the hashes of all that is learned from."""

@@ -1,6 +1,6 @@
 """One row of the captioning tables: true segments and proposals are described, and the sentences scored."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,8 +67,9 @@ class CaptionRow:
             Parts(folder / "parts", key).remove()
             return {"captions": len(segments), "sample": _sample(truths[0], described[0])}
 
-        predicted = run_stage("predict", folder, self.models.settings(), self._inputs(trained), names, work)
-        self._score(GROUND_TRUTH, predicted, GROUND_TRUTH)
+        settings = self.shared.decoding_settings()
+        predicted = run_stage("predict", folder, settings, self._inputs(trained), names, work)
+        self._score(GROUND_TRUTH, predicted, names, GROUND_TRUTH)
 
     def describe_proposals(self) -> None:
         """Propose segments, describe them, and score the sentences against all reference files at once."""
@@ -93,11 +94,11 @@ class CaptionRow:
             Parts(folder / "parts", key).remove()
             return {"captions": len(captions)}
 
-        settings = {**self.models.settings(), **self.shared.proposal_settings()}
+        settings = {**self.shared.decoding_settings(), **self.shared.proposal_settings()}
         inputs = {**self._inputs(trained), **made_from}
         predicted = run_stage("predict", folder, settings, inputs, [CAPTIONS_FILE], work)
         source = self.shared.what.captioner.proposals
-        self._score(PROPOSALS, predicted, f"{source.source}-{source.count}")
+        self._score(PROPOSALS, predicted, [CAPTIONS_FILE], f"{source.source}-{source.count}")
 
     def _inputs(self, trained: Record) -> dict[str, str]:
         return {**self.models.inputs(), "captioner": trained.outputs[CAPTIONER_FILE]}
@@ -123,14 +124,14 @@ class CaptionRow:
             say(f"{path}: no features of {len(missing)} of {total} scored videos (first: {first}).")
         return found
 
-    def _score(self, part: str, predicted: Record, source: str) -> None:
-        """Score what a row says of one kind of segments; ``source`` is the field of the signature that says which."""
+    def _score(self, part: str, predicted: Record, names: Sequence[str], source: str) -> None:
+        """Score the files ``names`` of one kind of segments; ``source`` says in the signature which."""
         protocol = CAPTIONING_PROTOCOLS[PARTS[part]]
         folder = self.models.folder / part
 
         def work(_key: str) -> Mapping[str, object]:
             truth = [read_references(file.path) for file in self.shared.references]
-            captions = [read_captions(folder / "predict" / name) for name in predicted.outputs]
+            captions = [read_captions(folder / "predict" / name) for name in names]
             with progress(f"score · {self.row.name}") as advance:
                 said = captions if part == GROUND_TRUTH else captions[0]
                 scored = score(CAPTIONING, truth, said, protocol, scorer=self.shared.telling(advance))
@@ -145,7 +146,7 @@ class CaptionRow:
             return {"metrics": metrics, "intervals": intervals, "counts": scored.counts, "signature": signature}
 
         settings = {"task": CAPTIONING, "protocol": protocol.name, "proposals": source, "row": self.row.key}
-        inputs = {**self.shared.inputs, **{name: hashed for name, hashed in predicted.outputs.items()}}
+        inputs = {**self.shared.inputs, **predicted.outputs}
         run_stage("score", folder / "score", settings, inputs, [STATISTICS_FILE], work)
 
 

@@ -1,6 +1,6 @@
 """Captioning as a task of a table: its two tables, of true segments and of proposals."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 
 from tspbench import __version__
 from tspbench.caption_sets import CaptionSet
@@ -51,6 +51,12 @@ class PreparedCaptioning:
                     f"(its first entry is {min(files.videos)!r}, the first video {file.captions.videos[0]!r}): give "
                     "the features of this data set."
                 )
+        for role, some in _roles(sets[0].whole.keys(), shared.held_out).items():
+            if not some:
+                raise UserError(
+                    f"{files.paths[0]}: expected training videos {role}, found features of none of them: extract more "
+                    "of the training videos, or take the last epochs (fit.select, generator.fit.select)."
+                )
         durations = {whole.video: whole.duration_seconds for each in sets for whole in each.whole.values()}
 
         def work(_key: str) -> Mapping[str, object]:
@@ -97,7 +103,8 @@ class PreparedCaptioning:
 
     def _key(self, files: FeatureFiles, part: str) -> str:
         """Return a hash of all that decides the score of a row."""
-        settings = [self.shared.row_settings(files), self.shared.proposal_settings() if part != GROUND_TRUTH else None]
+        proposals = self.shared.proposal_settings() if part != GROUND_TRUTH else None
+        settings = [self.shared.train_settings(files), self.shared.decoding_settings(), proposals]
         return hash_data([settings, part, self.shared.inputs, file_hashes(files), __version__])
 
     def fill(self, table: TaskTable, row: Row, files: FeatureFiles) -> None:
@@ -112,3 +119,8 @@ class PreparedCaptioning:
     def close(self) -> None:
         """Stop METEOR."""
         self.shared.meteor.close()
+
+
+def _roles(shown: Set[str], held_out: Set[str]) -> dict[str, Set[str]]:
+    """Return the training videos that are shown, by what they are for."""
+    return {"to learn from": shown - held_out, **({"to choose epochs by": shown & held_out} if held_out else {})}

@@ -64,7 +64,7 @@ class CaptionBenchmark:
         vocabulary: the words of the training captions.
         tokens: of each training caption, separated by spaces.
         held_out: training videos that nothing is learned from.
-        inputs: hashes of the caption files and of the sound.
+        inputs: hashes of the caption files, of the word vectors and of the sound.
         meteor: one METEOR process for all rows.
 
     Raises:
@@ -86,6 +86,8 @@ class CaptionBenchmark:
             if not len(captions):
                 raise UserError(f"{path}: expected captions, found none: give a file that holds some.")
         self.inputs = {f"captions {number}": hash_file(path) for number, path in enumerate((*trained, *scored))}
+        if what.captioner.text.vectors is not None:
+            self.inputs["word vectors"] = hash_file(Path(what.captioner.text.vectors))
         self.sound: FeatureFiles | None = None
         if what.sound is not None:
             shown = set().union(*(each.videos for each in files.values()))
@@ -147,7 +149,7 @@ class CaptionBenchmark:
         """Return the feature sets of a row: the visual one, and the sound where there is any."""
         return [files] if self.sound is None else [files, self.sound]
 
-    def row_settings(self, files: FeatureFiles) -> dict[str, object]:
+    def train_settings(self, files: FeatureFiles) -> dict[str, object]:
         """Return all settings that decide what the captioner of a row learns, its own as resolved."""
         how = self.what.captioner
         audio_dim = 0 if self.sound is None else self.sound.feature_dim
@@ -155,12 +157,17 @@ class CaptionBenchmark:
         return {
             "captioner": how.name,
             "config": config.model_dump(mode="json"),
-            "text": how.text.model_dump(mode="json"),
+            "train_vectors": how.text.train_vectors,
+            "min_count": how.text.min_count,
             "held_out": sorted(self.held_out),
             "fit": how.fit.model_dump(mode="json", exclude={"workers"}),
-            "decoding": how.decoding.model_dump(mode="json", exclude={"batch_size"}),
+            "chosen_by_sentences": self.decoding_settings() if how.fit.select == "best" else None,
             "seed": self.what.seed,
         }
+
+    def decoding_settings(self) -> dict[str, object]:
+        """Return all settings that decide which sentence a captioner writes."""
+        return self.what.captioner.decoding.model_dump(mode="json", exclude={"batch_size"})
 
     def proposal_settings(self) -> dict[str, object]:
         """Return all settings that decide what is proposed, but for those of the captioner."""

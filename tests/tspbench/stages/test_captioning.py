@@ -24,12 +24,14 @@ from tspbench.stages import caption_models, caption_rows, captioning_inputs
 from tspbench.stages import captioning as captioning_module
 from tspbench.stages import describe as describe_module
 from tspbench.stages.captioner_settings import DecodingSettings, ProposalSettings, TextSettings
+from tspbench.stages.captioning_inputs import CaptionBenchmark
 from tspbench.stages.evaluate import evaluate
 from tspbench.stages.localization import Localization
 from tspbench.stages.score import read_scored, read_target
 from tspbench.stages.train import LocalizerSettings
 from tspbench.storage.annotations import read_annotations
 from tspbench.storage.captions import read_captions, read_references
+from tspbench.storage.features import FeatureFiles
 from tspbench.storage.predictions import read_predictions
 from tspbench.storage.records import read_record
 from tspbench.storage.runs import read_run
@@ -175,6 +177,19 @@ def test_finished_stages_are_skipped_and_changed_ones_run_again(tmp_path, datase
     assert ran(changed(fit=FIT.model_copy(update={"workers": 1}))) == []
     assert ran(changed(proposals=ProposalSettings(count=3))) == ["a train generator", *ALL[-2:]]
     assert ran(changed(decoding=DecodingSettings(max_words=6, batch_size=1), proposals=ProposalSettings(count=3))) == []
+    beam = DecodingSettings(max_words=6, beam=2)
+    assert ran(changed(decoding=beam)) == [
+        "ground-truth predict",
+        "ground-truth score",
+        "a train generator",
+        *ALL[-2:],
+    ]
+    assert ran(changed(proposals=ProposalSettings(count=3))) == [
+        "ground-truth predict",
+        "ground-truth score",
+        "a train generator",
+        *ALL[-2:],
+    ]
     (what.out / "captioning" / "a" / "ground-truth" / "predict" / "captions_1.json").unlink()
     assert ran(changed(proposals=ProposalSettings(count=3))) == ["ground-truth predict"]
     write_rows(features["a"][0], seed=3)
@@ -294,6 +309,31 @@ def test_a_localizers_proposals_of_the_same_features_can_be_described(tmp_path, 
     write_rows(features["a"][0], seed=9)
     with one_sentence("no proposals of bmn", "'a'"):
         evaluate([what], features, "", [])
+
+
+def test_held_out_videos_without_features_are_one_sentence(tmp_path, dataset):
+    settings = changed(fit=FIT.model_copy(update={"select": "best"}), held_out=0.2)
+    held_out = CaptionBenchmark(
+        captioning(tmp_path, dataset, settings), {"a": FeatureFiles([write_rows(tmp_path / "a.h5")])}
+    ).held_out
+    assert len(held_out) == 1
+    rows = {"a": [write_rows(tmp_path / "a.h5", without=tuple(held_out))]}
+    with one_sentence("a.h5", "to choose epochs by", "fit.select"):
+        evaluate([captioning(tmp_path, dataset, settings)], rows, "", [])
+    rows = {"a": [write_rows(tmp_path / "a.h5", without=tuple(f"v_{k}" for k in range(6) if f"v_{k}" not in held_out))]}
+    with one_sentence("a.h5", "to learn from"):
+        evaluate([captioning(tmp_path, dataset, settings)], rows, "", [])
+
+
+def test_other_word_vectors_are_another_training(tmp_path, dataset, features, stages_run):
+    path = tmp_path / "glove.txt"
+    what = captioning(tmp_path, dataset, changed(text=TextSettings(vectors=str(path))))
+    path.write_text("man 1 2 3 4 5 6 7 8")
+    evaluate([what], features, "", [])
+    stages_run.clear()
+    path.write_text("man 1 2 3 4 5 6 7 9")
+    evaluate([what], features, "", [])
+    assert stages_run == ALL[1:]
 
 
 def write_sound(folder: Path, seconds: float = 8.0, videos: int = 9) -> Path:
