@@ -13,12 +13,13 @@ from tspbench.reference_rows import REFERENCES
 from tspbench.report import ResultTable, write_table
 from tspbench.stages.caption_models import PARTS
 from tspbench.stages.captioner_settings import GENERATOR, GROUND_TRUTH, CaptionerSettings
-from tspbench.stages.captioning_inputs import CAPTIONING, Captioning
+from tspbench.stages.captioning_inputs import Captioning
 from tspbench.stages.evaluate import Task, evaluate
 from tspbench.stages.extract import Extraction, TrainedEncoder, class_scores, extract
 from tspbench.stages.localization import Localization
 from tspbench.stages.pretrain import ENCODER_FILE, global_features, prepare_lesson, pretrain
 from tspbench.stages.random_features import FEATURES_FILE, random_features
+from tspbench.stages.score import CAPTIONING
 from tspbench.stages.stage import run_stage
 from tspbench.storage.class_scores import write_class_scores
 from tspbench.storage.features import FeatureFiles
@@ -214,7 +215,7 @@ def planned_stages(recipe: Recipe) -> list[tuple[str, str]]:
 def _planned_evaluation(recipe: Recipe) -> list[tuple[str, str]]:
     """Return the stages of the table: (stage, folder below the run's), in order."""
     rows = [slug(row.name) for row in recipe.rows]
-    planned = [("check features", f"checked/{row}") for row in rows]
+    planned = [("check features", f"checked/{row}") for row in rows if recipe.tasks.localizers]
     for task in recipe.tasks.localizers:
         planned += [(verb, f"{task}/{row}/{verb}") for row in rows for verb in ("train", "predict", "score")]
         for reference in recipe.references:

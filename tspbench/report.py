@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from rich import box
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from tspbench.errors import UserError
@@ -300,7 +301,7 @@ def _drawn(title: str, header: Sequence[str], cells: Sequence[Sequence[str]]) ->
     for k, head in enumerate(header):
         drawn.add_column(head, justify="right" if k else "left", no_wrap=bool(k), min_width=0 if k else 14)
     for row in cells:
-        drawn.add_row(*row)
+        drawn.add_row(*map(escape, row))  # a name may look like rich's markup
     return drawn
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, Self
@@ -13,13 +14,13 @@ from numpy.typing import NDArray
 from baselines.caption_contract import Stream, Streams
 from tspbench.feature_reading import Features, Order, Piece, Workers
 from tspbench.storage.features import FeatureFiles
+from tspbench.storage.sound import PREFIX
 from tspbench.timeline import Timeline
 
 Floats = NDArray[np.float64]
 Proposals = dict[str, tuple[Floats, Floats]]
 """Video → segments (n, 2) in seconds and scores (n,), best first."""
 
-PREFIX: Final = "v_"  # of the videos of ActivityNet in caption files, and of some feature files
 BUCKET_BATCHES: Final = 16  # so many batches of training segments are drawn together and sorted by length
 
 
@@ -72,7 +73,11 @@ class SegmentStreams:
 
     def some(self, chosen: Sequence[int]) -> Self:
         """Return some of the segments."""
-        return type(self)(self.sources, [self.segments[k] for k in chosen])
+        some = copy(self)
+        some.segments = [self.segments[k] for k in chosen]
+        some._pieces = [[pieces[k] for k in chosen] for pieces in self._pieces]
+        some.lengths = self.lengths[np.array(chosen, dtype=np.int64)]
+        return some
 
     def timeline(self, segment: int) -> Timeline:
         """Return the time line of a segment's whole video, whose steps are the rows of the first feature set."""

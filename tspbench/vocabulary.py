@@ -37,14 +37,13 @@ class Vocabulary:
     def _numbers(self) -> dict[str, int]:
         return {word: number for number, word in enumerate(self.words, start=SPECIAL_WORDS)}
 
-    def encode(self, tokens: str, limit: int | None = None) -> list[int]:
+    def encode(self, tokens: str) -> list[int]:
         """Return the numbers of words that are separated by spaces, `UNKNOWN` for those that are not in here.
 
         Args:
             tokens: a sentence as `tokenized` returns it.
-            limit: how many words of it at most; None: all.
         """
-        return [self._numbers.get(token, UNKNOWN) for token in _split(tokens)[:limit]]
+        return [self._numbers.get(token, UNKNOWN) for token in _split(tokens)]
 
     def decode(self, numbers: Iterable[int]) -> str:
         """Return the words of `numbers` joined by spaces; special words are left out.

@@ -29,7 +29,6 @@ def test_numbers_begin_behind_the_special_words():
     assert (PAD, START, END, UNKNOWN, SPECIAL_WORDS) == (0, 1, 2, 3, 4)
     assert len(vocabulary) == 7
     assert vocabulary.encode("a  dog runs ") == [4, UNKNOWN, 6]
-    assert vocabulary.encode("a dog runs", 2) == [4, UNKNOWN]
     assert vocabulary.encode("") == []
     assert vocabulary.decode([START, 5, UNKNOWN, 6, END, PAD, PAD]) == "man runs"
     assert vocabulary.decode([]) == ""
@@ -71,7 +70,6 @@ def test_what_is_known_comes_back(sentences, min_count):
     for sentence in sentences:
         numbers = vocabulary.encode(sentence)
         assert vocabulary.decode(numbers) == " ".join(word for word in sentence.split(" ") if word in known)
-        assert vocabulary.encode(sentence, 2) == numbers[:2]
 
 
 def test_the_tokenizer_of_the_metric():

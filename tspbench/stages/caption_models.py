@@ -1,7 +1,7 @@
 """The captioner and the proposal generator of a row: trained, validated, and put to work."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from tspbench.stages.train_generator import (
 )
 from tspbench.storage.checkpoints import read_weights
 from tspbench.storage.features import FeatureFiles
+from tspbench.storage.hashes import hash_data
 from tspbench.storage.parts import Parts
 from tspbench.storage.records import Record
 
@@ -138,7 +139,7 @@ class CaptionModels:
                     advance=advance,
                 )
 
-        settings = {**self.settings(), **self.shared.proposal_settings()}
+        settings = self.shared.generator_settings()
         inputs = {**self.inputs(), "captioner": trained.outputs[CAPTIONER_FILE]}
         return run_stage("train generator", folder, settings, inputs, [GENERATOR_FILE], work)
 
@@ -148,9 +149,17 @@ class CaptionModels:
         model.load_state_dict(read_weights(self.folder / "train" / CAPTIONER_FILE).features)
         return model.to(self.shared.what.device).eval()
 
-    def describe(self, model: Any, segments: Sequence[Segment], parts: Parts) -> list[str]:
-        """Describe segments with the captioner ``model``."""
+    def describe(self, model: Any, segments: Sequence[Segment], folder: Path, key: str) -> list[str]:
+        """Describe segments with the captioner ``model``.
+
+        Args:
+            model: from `captioner`.
+            segments: what is described.
+            folder: where sentences are kept as they come.
+            key: fingerprint of the work, to which only sentences about the same segments belong.
+        """
         what = self.shared.what
+        parts = Parts(folder, hash_data([key, [astuple(segment) for segment in segments]]))
         with progress(f"describe · {self.name}") as advance:
             return describe(
                 self._streams(segments),

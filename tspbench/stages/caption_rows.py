@@ -13,23 +13,24 @@ from tspbench.progress import progress, say
 from tspbench.segment_batches import Proposals, Segment
 from tspbench.stages.caption_models import PARTS, PROPOSALS, CaptionModels
 from tspbench.stages.captioner_settings import GROUND_TRUTH
-from tspbench.stages.captioning_inputs import CAPTIONING, CaptionBenchmark
+from tspbench.stages.captioning_inputs import CaptionBenchmark
 from tspbench.stages.proposal_files import localizer_predictions, read_proposals
 from tspbench.stages.rows import STATISTICS_FILE
-from tspbench.stages.score import problems, score, score_intervals
+from tspbench.stages.score import CAPTIONING, problems, score, score_intervals
 from tspbench.stages.stage import file_hashes, run_stage
 from tspbench.stages.train_captioner import CAPTIONER_FILE
 from tspbench.stages.train_generator import GENERATOR_FILE
-from tspbench.storage.captions import read_captions, read_references, write_captions
+from tspbench.storage.captions import read_captions, write_captions
 from tspbench.storage.hashes import hash_file
-from tspbench.storage.parts import Parts
+from tspbench.storage.parts import remove_parts
 from tspbench.storage.records import Record
 from tspbench.storage.runs import Row
 from tspbench.storage.statistics import write_statistics
-from tspbench.storage.subtitles import write_subtitles
+from tspbench.storage.subtitles import remove_subtitles, write_subtitles
 
 SAMPLE: Final = 4  # sentences of a row that the report shows
 CAPTIONS_FILE: Final = "captions.json"
+PARTS_FOLDER: Final = "parts"
 FindProposals = Callable[[Mapping[str, Segment]], Proposals]
 
 
@@ -60,11 +61,11 @@ class CaptionRow:
             model = self.models.captioner()
             truths = [CaptionSet.of(file, self.models.files) for file in self.shared.references]
             segments = [segment for truth in truths for segment in truth.segments]
-            sentences = iter(self.models.describe(model, segments, Parts(folder / "parts", key)))
+            sentences = iter(self.models.describe(model, segments, folder / PARTS_FOLDER, key))
             described = [truth.described([next(sentences) for _ in truth.segments]) for truth in truths]
             for name, captions in zip(names, described, strict=True):
                 write_captions(folder / name, captions)
-            Parts(folder / "parts", key).remove()
+            remove_parts(folder / PARTS_FOLDER)
             return {"captions": len(segments), "sample": _sample(truths[0], described[0])}
 
         settings = self.shared.decoding_settings()
@@ -85,13 +86,14 @@ class CaptionRow:
                 for name, (ends, _) in proposals.items()
                 for start, end in ends.tolist()
             ]
-            sentences = self.models.describe(self.models.captioner(), segments, Parts(folder / "parts", key))
+            sentences = self.models.describe(self.models.captioner(), segments, folder / PARTS_FOLDER, key)
             captions, scores = as_captions(proposals, sentences)
             write_captions(folder / CAPTIONS_FILE, captions, scores)
+            remove_subtitles(folder / "subtitles")
             for video, rows in captions.rows().items():
                 ends = np.stack([captions.start[rows], captions.end[rows]], axis=1)
                 write_subtitles(folder / "subtitles", video, ends, [sentences[row] for row in rows], scores[rows])
-            Parts(folder / "parts", key).remove()
+            remove_parts(folder / PARTS_FOLDER)
             return {"captions": len(captions)}
 
         settings = {**self.shared.decoding_settings(), **self.shared.proposal_settings()}
@@ -130,7 +132,7 @@ class CaptionRow:
         folder = self.models.folder / part
 
         def work(_key: str) -> Mapping[str, object]:
-            truth = [read_references(file.path) for file in self.shared.references]
+            truth = [file.captions for file in self.shared.references]
             captions = [read_captions(folder / "predict" / name) for name in names]
             with progress(f"score · {self.row.name}") as advance:
                 said = captions if part == GROUND_TRUTH else captions[0]

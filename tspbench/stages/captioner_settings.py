@@ -1,6 +1,6 @@
 """How a captioner is set up: its network, its words, its training, its proposals and its decoding."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -12,6 +12,13 @@ from tspbench.fit import FitSettings
 
 GENERATOR: Final = "generator"
 GROUND_TRUTH: Final = "ground-truth"
+# Settings that nobody gives → what they follow from.
+FROM_DATA: Final = {"feature_dim": "the features", "audio_dim": "--sound", "words": "the training captions"}
+GENERATOR_FROM_DATA: Final = {
+    "stream_dims": "the features",
+    "anchors": "the training captions and generator.anchors",
+    "max_proposals": "proposals.count",
+}
 
 
 class TextSettings(Settings):
@@ -39,7 +46,7 @@ class GeneratorSettings(Settings):
     """
 
     config: dict[str, Any] = Field(default_factory=dict)
-    anchors: tuple[int, ...] = Field((VISUAL_ANCHORS, AUDIO_ANCHORS), strict=False)
+    anchors: tuple[Annotated[int, Field(ge=1)], ...] = Field((VISUAL_ANCHORS, AUDIO_ANCHORS), strict=False)
     fit: FitSettings
 
 
@@ -111,11 +118,21 @@ def check_captioner(settings: CaptionerSettings, feature_dim: int, audio_dim: in
                 f"{name}.learning_rates: expected one rate for {group}, found "
                 f"{', '.join(sorted(fit.learning_rates)) or 'none'}: give that one."
             )
+    for name, config, follow in (
+        ("config", settings.config, FROM_DATA),
+        ("generator.config", settings.generator.config, GENERATOR_FROM_DATA),
+    ):
+        if given := [key for key in follow if key in config]:
+            raise UserError(f"{name}.{given[0]} follows from {follow[given[0]]}: leave it out.")
     captioner_config(settings, feature_dim, audio_dim, words=8)
     if settings.proposals.source == GENERATOR:
-        generator_config(
-            settings, [(1.0,)] * (2 if audio_dim else 1), (feature_dim, *([audio_dim] if audio_dim else []))
-        )
+        dims = (feature_dim, audio_dim) if audio_dim else (feature_dim,)
+        if len(settings.generator.anchors) < len(dims):
+            raise UserError(
+                f"generator.anchors: expected a number of anchors for each of {len(dims)} stream(s), found "
+                f"{list(settings.generator.anchors)}: give as many."
+            )
+        generator_config(settings, [(1.0,)] * len(dims), dims)
 
 
 def captioner_config(settings: CaptionerSettings, feature_dim: int, audio_dim: int, words: int) -> Any:

@@ -10,8 +10,9 @@ from tspbench.segment_batches import feature_name
 from tspbench.stages.caption_models import PARTS, CaptionModels
 from tspbench.stages.caption_rows import CaptionRow
 from tspbench.stages.captioner_settings import GROUND_TRUTH
-from tspbench.stages.captioning_inputs import CAPTIONING, CaptionBenchmark, Captioning
+from tspbench.stages.captioning_inputs import CaptionBenchmark, Captioning
 from tspbench.stages.proposal_files import localizer_predictions
+from tspbench.stages.score import CAPTIONING
 from tspbench.stages.stage import file_hashes, run_stage
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_data
@@ -65,7 +66,11 @@ class PreparedCaptioning:
             if shared.sound is not None:
                 heard = shared.sound.videos
                 named = {feature_name(video, heard) or video: seconds for video, seconds in durations.items()}
-                check_sound_lengths(shared.sound, named)
+                if not shared.sound.meaning():  # with attributes `check` knows how many rows there have to be
+                    check_sound_lengths(shared.sound, named)
+                there = {video: seconds for video, seconds in named.items() if video in heard}
+                with progress("check sound") as advance:
+                    doubtful += shared.sound.check(there, advance)
                 if silent := len(named.keys() - heard):
                     doubtful.append(f"{shared.sound.paths[0]}: no sound of {silent} of {len(named)} videos.")
             for sentence in doubtful:
@@ -85,9 +90,10 @@ class PreparedCaptioning:
             **({"with": changed} if changed else {}),
             **({"sound": what.sound.name} if what.sound is not None else {}),
             "words": f"{len(shared.vocabulary.words)} that occur at least {how.text.min_count} time(s)",
+            "word vectors": shared.vectors,
             "training": f"{how.fit.epochs} epochs of {how.fit.optimizer} at {how.fit.learning_rates['captioner']:g}",
             "selection": shared.selection,
-            "decoding": "greedy" if how.decoding.beam == 1 else f"beam of {how.decoding.beam}",
+            "decoding": shared.decoding,
             "seed": str(what.seed),
         }
         tables = []

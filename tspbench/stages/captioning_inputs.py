@@ -7,21 +7,23 @@ from typing import Any, Final
 
 import numpy as np
 
+from evaluation.captions import all_videos
 from evaluation.meteor import Meteor
 from tspbench.datasets import Dataset
 from tspbench.errors import UserError
 from tspbench.progress import Advance
 from tspbench.stages.captioner_settings import GENERATOR, CaptionerSettings, captioner_config, check_captioner
+from tspbench.stages.random_features import FEATURES_FILE
+from tspbench.stages.score import CAPTIONING
 from tspbench.stages.stage import run_stage
 from tspbench.storage.atomic import write_json
 from tspbench.storage.captions import read_caption_file
 from tspbench.storage.features import FeatureFiles
-from tspbench.storage.hashes import hash_file
+from tspbench.storage.hashes import hash_data, hash_file
 from tspbench.storage.json_files import read_json
 from tspbench.storage.sound import sound_h5
 from tspbench.vocabulary import Vocabulary, build_vocabulary, tokenized
 
-CAPTIONING: Final = "captioning"
 WORDS_FILE: Final = "words.json"
 SILENCE_SECONDS: Final = 600.0  # METEOR's patience: a process that has waited for a training may be swapped out
 
@@ -80,6 +82,11 @@ class CaptionBenchmark:
                 f"{len(trained)}: join them, or leave some out."
             )
         scored = what.dataset.captions("validation")
+        if len(set(scored)) < len(scored):
+            raise UserError(
+                f"{what.dataset.folder / 'dataset.toml'}: expected each file of validation captions once, found one "
+                "twice: remove it there."
+            )
         self.training = read_caption_file(trained[0])
         self.references = [read_caption_file(path) for path in scored]
         for path, captions in ((file.path, file.captions) for file in (self.training, *self.references)):
@@ -88,12 +95,9 @@ class CaptionBenchmark:
         self.inputs = {f"captions {number}": hash_file(path) for number, path in enumerate((*trained, *scored))}
         if what.captioner.text.vectors is not None:
             self.inputs["word vectors"] = hash_file(Path(what.captioner.text.vectors))
-        self.sound: FeatureFiles | None = None
-        if what.sound is not None:
-            shown = set().union(*(each.videos for each in files.values()))
-            path = sound_h5(what.sound, what.out / "features" / "sound.h5", shown)
-            self.sound = FeatureFiles([path])
-            self.inputs["sound"] = hash_file(path)
+        self.sound = None if what.sound is None else FeatureFiles([self._sound(what.sound)])
+        if self.sound is not None:
+            self.inputs["sound"] = hash_file(self.sound.paths[0])
         for each in files.values():
             check_captioner(what.captioner, each.feature_dim, 0 if self.sound is None else self.sound.feature_dim)
         self.held_out = self._held_out()
@@ -103,17 +107,32 @@ class CaptionBenchmark:
 
     def _held_out(self) -> frozenset[str]:
         """Draw the videos that nothing is learned from, the same for every row."""
-        settings, videos = self.what.captioner, self.training.captions.videos
+        settings, videos = self.what.captioner, all_videos([self.training.captions])
         if not (settings.chooses and settings.held_out):
             return frozenset()
         count = max(1, round(settings.held_out * len(videos)))
         if count >= len(videos):
             raise UserError(
-                f"{self.training.path}: expected at least 2 training videos, one to learn from and one to choose the "
-                f'epoch by, found {len(videos)}: give more, or take the last epoch (fit.select="last").'
+                f"{self.training.path}: held_out = {settings.held_out:g} leaves none of {len(videos)} training "
+                'video(s) with captions to learn from: hold out less, or take the last epochs (fit.select="last").'
             )
         drawn = np.random.default_rng([self.what.seed, 41]).permutation(len(videos))[:count]
         return frozenset(videos[number] for number in drawn.tolist())
+
+    def _sound(self, source: Path) -> Path:
+        """Return the H5 file of the sound; a folder of .npy files becomes one, once."""
+        if not source.is_dir():
+            return sound_h5(source, source, ())
+        folder = self.what.out / CAPTIONING / "sound"
+        videos = all_videos([file.captions for file in (self.training, *self.references)])
+
+        def work(_key: str) -> Mapping[str, object]:
+            sound_h5(source, folder / FEATURES_FILE, videos)
+            return {}
+
+        inputs = {"sound": hash_data({path.name: hash_file(path) for path in sorted(source.glob("*.npy"))})}
+        run_stage("sound", folder, {"videos": hash_data(videos)}, inputs, [FEATURES_FILE], work)
+        return folder / FEATURES_FILE
 
     def _words(self) -> tuple[Vocabulary, list[str]]:
         """Return vocabulary and tokens of the training captions; a finished tokenization is not done again."""
@@ -169,11 +188,17 @@ class CaptionBenchmark:
         """Return all settings that decide which sentence a captioner writes."""
         return self.what.captioner.decoding.model_dump(mode="json", exclude={"batch_size"})
 
+    def generator_settings(self) -> dict[str, object]:
+        """Return all settings that decide what the proposal generator learns, but for those of the captioner."""
+        how = self.what.captioner
+        chosen_by = how.proposals.model_dump(mode="json") if how.generator.fit.select == "best" else None
+        settings = how.generator.model_dump(mode="json", exclude={"fit": {"workers"}})
+        return {**settings, "chosen_by_proposals": chosen_by, "held_out": sorted(self.held_out), "seed": self.what.seed}
+
     def proposal_settings(self) -> dict[str, object]:
         """Return all settings that decide what is proposed, but for those of the captioner."""
-        how = self.what.captioner
-        fit = how.generator.model_dump(mode="json", exclude={"fit": {"workers"}}) if self.generates else None
-        return {**how.proposals.model_dump(mode="json"), "generator": fit}
+        generator = self.generator_settings() if self.generates else None
+        return {**self.what.captioner.proposals.model_dump(mode="json"), "generator": generator}
 
     @property
     def generates(self) -> bool:
@@ -184,7 +209,26 @@ class CaptionBenchmark:
     def selection(self) -> str:
         """How epochs are chosen, in a few words."""
         how = self.what.captioner
-        if not how.chooses:
+        best = [
+            *(["captioner by METEOR"] if how.fit.select == "best" else []),
+            *(["generator by F1"] if self.generates and how.generator.fit.select == "best" else []),
+        ]
+        if not best:
             return "last epoch"
         videos = f"{len(self.held_out)} training videos held out" if self.held_out else "the scored videos, as BMT does"
-        return f"best epoch (METEOR, F1 of proposals) on {videos}"
+        return f"best epoch ({', '.join(best)}) on {videos}"
+
+    @property
+    def vectors(self) -> str:
+        """Where word vectors come from, in a few words."""
+        text = self.what.captioner.text
+        if text.vectors is None:
+            return "learned"
+        return f"{Path(text.vectors).name}, {'trained further' if text.train_vectors else 'frozen'}"
+
+    @property
+    def decoding(self) -> str:
+        """How sentences are written, in a few words."""
+        how = self.what.captioner.decoding
+        way = "greedy" if how.beam == 1 else f"beam of {how.beam}"
+        return f"{way}, at most {how.max_words} words{', no trigram twice' if how.no_repeated_trigram else ''}"

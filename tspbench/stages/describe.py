@@ -47,13 +47,15 @@ def describe(
     )
     fresh: dict[int, str] = {}
     for chosen, streams in batches.longest_first():
-        found = decode(
-            model,
-            streams,
-            max_words=settings.max_words,
-            beam=settings.beam,
-            no_repeated_trigram=settings.no_repeated_trigram,
-        )
+        # In full precision also where a training validates in another: epochs are chosen by what the table will show.
+        with torch.autocast(torch.device(device).type, enabled=False):
+            found = decode(
+                model,
+                streams,
+                max_words=settings.max_words,
+                beam=settings.beam,
+                no_repeated_trigram=settings.no_repeated_trigram,
+            )
         fresh |= {left[number]: vocabulary.decode(words) for number, words in zip(chosen, found, strict=True)}
         if parts is not None and len(fresh) >= PART:
             parts.add(fresh)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,17 +15,16 @@ from tspbench.errors import UserError
 from tspbench.progress import progress
 from tspbench.reference_rows import RANDOM_FEATURES, REFERENCES
 from tspbench.stages.captioning import PreparedCaptioning
-from tspbench.stages.captioning_inputs import CAPTIONING, Captioning
-from tspbench.stages.localization import LOCALIZATION, Localization, PreparedLocalization
+from tspbench.stages.captioning_inputs import Captioning
+from tspbench.stages.localization import Localization, PreparedLocalization
 from tspbench.stages.random_features import random_features
 from tspbench.stages.rows import STATISTICS_FILE
 from tspbench.stages.stage import run_stage
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_file
-from tspbench.storage.runs import COMPARISON, MANIFEST, Row, Run, TaskTable, read_run, slug, write_run
+from tspbench.storage.runs import COMPARISON, Row, Run, TaskTable, earlier_tables, slug, write_run
 from tspbench.storage.statistics import read_statistics
 
-TASKS: Final = (*LOCALIZATION, CAPTIONING)
 Task = Localization | Captioning
 
 
@@ -93,12 +92,10 @@ def _prepared(task: Task, files: Mapping[str, FeatureFiles], tasks: Sequence[Tas
 
 def _other_tables(out: Path, tables: Sequence[TaskTable]) -> list[TaskTable]:
     """Return what an earlier run in the same folder says of other tasks on the same data set."""
-    if not (out / MANIFEST).is_file():
-        return []
     told = {table.task for table in tables}
     return [
         table
-        for table in read_run(out).tables
+        for table in earlier_tables(out)
         if table.task not in told and table.facts["dataset"] == tables[0].facts["dataset"]
     ]
 

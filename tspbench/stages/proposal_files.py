@@ -11,7 +11,7 @@ from tspbench.errors import UserError
 from tspbench.segment_batches import Proposals, Segment
 from tspbench.storage.predictions import read_predictions
 from tspbench.storage.records import read_record
-from tspbench.storage.runs import MANIFEST, read_run
+from tspbench.storage.runs import earlier_tables
 
 PREDICTIONS_FILE: Final = "predictions.json.gz"
 
@@ -28,8 +28,7 @@ def localizer_predictions(out: Path, row: str, localizer: str, features: Mapping
     Raises:
         UserError: there are none, or they are of other features; says which command makes them.
     """
-    tables = read_run(out).tables if (out / MANIFEST).is_file() else []
-    for table in tables:
+    for table in earlier_tables(out):
         folders = [each.folder for each in table.rows if each.name == row and not each.reference]
         if table.facts.get("localizer") == localizer and folders:
             path = out / folders[0] / "predict" / PREDICTIONS_FILE
@@ -52,6 +51,9 @@ def read_proposals(path: Path, videos: Mapping[str, Segment]) -> Proposals:
     Returns:
         What is proposed of each of ``videos``: a segment once, with its best score, whatever labels it has.
     """
+    record = read_record(path.parent)
+    if record and not record.figures["predictions"]:
+        return {name: (np.empty((0, 2)), np.empty(0)) for name in videos}
     nothing, none = np.empty(0), np.empty(0, dtype=np.int64)
     truth = GroundTruth(
         video=none,

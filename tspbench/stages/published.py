@@ -97,7 +97,9 @@ _ACTIONFORMER_THUMOS14: Final = LocalizerSettings(
 )
 
 # BMT's release (main.py): 100 epochs, ended by 30 without a better METEOR; its generator is chosen by F1. There epochs
-# are chosen by the scored videos themselves (--set held_out=0.0); here by training videos held out.
+# are chosen by the scored videos themselves (--set held_out=0.0); here by training videos held out. There words have
+# frozen GloVe vectors (text.vectors) and are cut by spaCy; here vectors are learned where no file is given, and words
+# are cut as METEOR cuts them.
 _BMT_FIT: Final = FitSettings(
     epochs=100,
     batch_size=32,

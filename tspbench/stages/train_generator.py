@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.bmt_proposals import ProposalGenerator, anchor_lengths
@@ -93,12 +94,13 @@ def train_generator(
     how = settings.generator.fit
     workers = workers_for(device, how.workers)
     batches = SegmentBatches(lesson.videos, how.batch_size, torch.device(device), workers, seed)
-    steps = [torch.from_numpy(segments).float() for segments in _in_steps(lesson)]
+    steps = [torch.from_numpy(segments) for segments in _in_steps(lesson)]
 
     def loss(forward: nn.Module, batch: tuple[list[int], Streams], epoch: int, step: int) -> Mapping[str, Tensor]:
         chosen, streams = batch
         seed_random_layers(seed, epoch, step)
-        with torch.no_grad():
+        # As it encodes when it proposes, whatever precision the generator is trained in.
+        with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
             encoded = captioner.encode(streams)
         targets = model.targets([steps[number].to(device) for number in chosen], encoded)
         losses: Mapping[str, Tensor] = model.loss(forward(encoded), targets)
@@ -119,7 +121,12 @@ def train_generator(
         history = fit(job, how, device, folder, advance)
     card: dict[str, object] = {"anchors": [list(lengths) for lengths in model.config.anchors], "fingerprint": key}
     write_weights(folder / GENERATOR_FILE, Weights(None, dict(model.state_dict()), {}, card))
-    return {"epochs": history.epochs, "kept_epoch": history.kept_epoch, "training_videos": len(lesson.videos)}
+    return {
+        "epochs": history.epochs,
+        "kept_epoch": history.kept_epoch,
+        "training_videos": len(lesson.videos),
+        "segments_beyond_the_rows": sum(map(len, lesson.segments)) - sum(map(len, steps)),
+    }
 
 
 @torch.inference_mode()
@@ -142,12 +149,19 @@ def propose(
     batches = SegmentBatches(videos, how.batch_size, torch.device(device), workers_for(device, how.workers), seed=0)
     found: dict[int, tuple[Floats, Floats]] = {}
     for chosen, streams in batches.longest_first():
-        for number, proposals in zip(chosen, model.decode(model(captioner.encode(streams))), strict=True):
+        with torch.autocast(torch.device(device).type, enabled=False):
+            found_here = model.decode(model(captioner.encode(streams)))
+        for number, proposals in zip(chosen, found_here, strict=True):
             segments = videos.timeline(number).to_seconds(proposals.segments.double().cpu().numpy())
             inside = np.clip(segments, 0.0, videos.segments[number].duration_seconds)
             found[number] = inside, proposals.scores.double().cpu().numpy()
     return [found[number] for number in range(len(videos))]
 
 
-def _in_steps(lesson: ProposalLesson) -> list[Floats]:
-    return [lesson.videos.timeline(number).to_steps(segments) for number, segments in enumerate(lesson.segments)]
+def _in_steps(lesson: ProposalLesson) -> list[NDArray[np.float32]]:
+    """Return the segments of each video in its rows, without those that lie beyond the last one."""
+    found = []
+    for number, segments in enumerate(lesson.segments):
+        steps = lesson.videos.timeline(number).to_steps(segments).astype(np.float32)
+        found.append(steps[steps[:, 1] > steps[:, 0]])
+    return found

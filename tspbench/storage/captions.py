@@ -32,7 +32,7 @@ class CaptionFile:
 
     Attributes:
         path: the file.
-        captions: as `read_references` gives them, clipped to their videos.
+        captions: as `read_references` gives them.
         durations: video → its length in seconds; None: the file does not say.
     """
 
@@ -60,8 +60,8 @@ def read_references(path: Path) -> Captions:
 def read_caption_file(path: Path) -> CaptionFile:
     """Read one reference file together with the lengths of its videos.
 
-    Captions that end up to `SPARE_SECONDS` beyond their video are clipped to it. As in `read_references`, segments
-    that end before they start stay, with length zero: who trains leaves them out.
+    Captions that end up to `SPARE_SECONDS` beyond their video stay as they are: they are scored like that, too. As in
+    `read_references`, segments that end before they start stay, with length zero: who trains leaves them out.
 
     Raises:
         UserError: as `read_references`; a duration that is no time above 0; a caption that begins before its video or
@@ -128,7 +128,7 @@ def _read_videos(path: Path) -> dict[str, object]:
 
 
 def _references(where: str, entry: object, duration: float | None = None) -> list[Row]:
-    """Return the captions of an entry; where a duration is given, clipped to it, which they may hardly exceed."""
+    """Return the captions of an entry; where a duration is given, they may hardly exceed it."""
     if not isinstance(entry, dict):
         raise UserError(
             f'{where}: expected an object with "timestamps" and "sentences", found {found(entry)}; mend it.'
@@ -148,14 +148,12 @@ def _references(where: str, entry: object, duration: float | None = None) -> lis
     for number, (time, sentence) in enumerate(zip(times, sentences, strict=True), start=1):
         start, end = _checked(f"{where}, caption {number}", time, sentence)
         end = max(start, end)
-        if duration is not None:
-            if start < 0 or end > duration + SPARE_SECONDS:
-                video = "that begins at 0 or later" if duration == math.inf else f"within [0, {duration:g}], the video"
-                raise UserError(
-                    f'{where}, caption {number}: expected a "timestamp" {video}, found {found(time)}; correct or '
-                    "remove this caption, or correct the duration."
-                )
-            start, end = min(start, duration), min(end, duration)
+        if duration is not None and (start < 0 or end > duration + SPARE_SECONDS):
+            video = "that begins at 0 or later" if duration == math.inf else f"within [0, {duration:g}], the video"
+            raise UserError(
+                f'{where}, caption {number}: expected a "timestamp" {video}, found {found(time)}; correct or remove '
+                "this caption, or correct the duration."
+            )
         rows.append((start, end, sentence))
     return rows
 

@@ -30,9 +30,10 @@ class Parts:
         """Keep the texts of some more places."""
         write_json(self._folder / f"{self._key}-{min(texts)}.json", {str(place): text for place, text in texts.items()})
 
-    def remove(self) -> None:
-        """Delete the parts, of other work too; what they hold lies elsewhere now."""
-        for path in self._folder.glob("*.json"):
-            path.unlink()
-        if self._folder.is_dir() and not any(self._folder.iterdir()):
-            self._folder.rmdir()
+
+def remove_parts(folder: Path) -> None:
+    """Delete the parts in a folder, whatever work they are of; what they hold lies elsewhere now."""
+    for path in folder.glob("*.json"):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -78,6 +78,14 @@ def write_run(folder: Path, run: Run) -> None:
     write_json(folder / MANIFEST, {"format": FORMAT, **asdict(run)})
 
 
+def earlier_tables(folder: Path) -> Sequence[TaskTable]:
+    """Return the tables of an earlier run in ``folder``; none if there is none, or it is of another version."""
+    try:
+        return read_run(folder).tables
+    except UserError:
+        return []
+
+
 def read_run(folder: Path) -> Run:
     """Read the manifest of the run in ``folder``.
 

@@ -77,7 +77,8 @@ def check_sound_lengths(
         UserError: a video has over `SPARE_ROWS` and over `SPARE_SHARE` more or fewer rows, or there is no sound of any
             video.
     """
-    there = [video for video in durations if video in sound.videos]
+    heard = sound.videos
+    there = [video for video in durations if video in heard]
     where = " and ".join(map(str, sound.paths))
     if durations and not there:
         raise UserError(

@@ -67,6 +67,12 @@ def write_subtitles(
     return paths
 
 
+def remove_subtitles(folder: Path) -> None:
+    """Delete the subtitles in a folder, so that none of an earlier run is taken for one of this."""
+    for path in [*folder.glob("*.srt"), *folder.glob("*.vtt")]:
+        path.unlink()
+
+
 def chosen_cues(
     segments_seconds: NDArray[np.float64], sentences: Sequence[str], scores: NDArray[np.float64]
 ) -> list[Cue]:

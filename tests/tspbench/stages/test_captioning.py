@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from evaluation import CAPTIONING_PROTOCOLS
+from evaluation.meteor import MeteorError
 from tests.evaluation.test_captioning import Counting
-from tests.tspbench.helpers import one_sentence
+from tests.tspbench.helpers import one_sentence, with_card
 from tests.tspbench.stages.captioned_sets import (
     FIT,
     SENTENCES,
@@ -175,21 +177,12 @@ def test_finished_stages_are_skipped_and_changed_ones_run_again(tmp_path, datase
     assert ran() == ALL
     assert ran() == []
     assert ran(changed(fit=FIT.model_copy(update={"workers": 1}))) == []
-    assert ran(changed(proposals=ProposalSettings(count=3))) == ["a train generator", *ALL[-2:]]
+    assert ran(changed(proposals=ProposalSettings(count=3))) == ALL[-2:]
     assert ran(changed(decoding=DecodingSettings(max_words=6, batch_size=1), proposals=ProposalSettings(count=3))) == []
     beam = DecodingSettings(max_words=6, beam=2)
-    assert ran(changed(decoding=beam)) == [
-        "ground-truth predict",
-        "ground-truth score",
-        "a train generator",
-        *ALL[-2:],
-    ]
-    assert ran(changed(proposals=ProposalSettings(count=3))) == [
-        "ground-truth predict",
-        "ground-truth score",
-        "a train generator",
-        *ALL[-2:],
-    ]
+    saying = ["ground-truth predict", "ground-truth score", *ALL[-2:]]
+    assert ran(changed(decoding=beam)) == saying
+    assert ran(changed(proposals=ProposalSettings(count=3))) == saying
     (what.out / "captioning" / "a" / "ground-truth" / "predict" / "captions_1.json").unlink()
     assert ran(changed(proposals=ProposalSettings(count=3))) == ["ground-truth predict"]
     write_rows(features["a"][0], seed=3)
@@ -336,6 +329,71 @@ def test_other_word_vectors_are_another_training(tmp_path, dataset, features, st
     assert stages_run == ALL[1:]
 
 
+def test_captions_beyond_the_last_row_are_no_segments_to_propose(tmp_path):
+    """Rows of 16 clips of half a second reach to 8 s; a caption of two videos lies behind that."""
+    dataset = write_captions(tmp_path / "d")
+    content = json.loads((dataset.folder / "train.json").read_text())
+    for name in ("v_0", "v_1"):
+        content[name]["timestamps"].append([8.0, 8.3])
+        content[name]["sentences"].append("The end.")
+    (dataset.folder / "train.json").write_text(json.dumps(content))
+    what = captioning(tmp_path, dataset)
+    evaluate([what], {"a": [write_rows(tmp_path / "a.h5")]}, "", [])
+    trained, generator = (
+        read_record(what.out / "captioning" / "a" / stage).figures for stage in ("train", "generator")
+    )
+    assert trained["training_captions"] == 14
+    assert generator["segments_beyond_the_rows"] == 2
+
+
+def test_a_meteor_that_fails_leaves_the_other_metrics(tmp_path, dataset, features, monkeypatch, capsys):
+    failing = Counting(meteor=MeteorError("METEOR ended by signal 9."))
+    monkeypatch.setattr(captioning_inputs, "Meteor", lambda _seconds, report: failing)
+    features["b"] = [write_rows(tmp_path / "b.h5", seed=1)]
+    what = captioning(tmp_path, dataset)
+    evaluate([what], features, "", [])
+    assert "METEOR is missing: METEOR ended by signal 9. Remove" in capsys.readouterr().err
+    row = next(line for line in markdown(result_table(what.out)).splitlines() if line.startswith("| a |"))
+    cells = row.split(" | ")
+    assert (cells[3], cells[4]) == ("—", "—")
+    assert "—" not in cells[1:3]
+    fit = FIT.model_copy(update={"select": "best"})
+    with one_sentence("No epoch can be chosen by METEOR"):
+        evaluate([captioning(tmp_path, dataset, changed(fit=fit), out=tmp_path / "best")], features, "", [])
+
+
+def test_many_reference_files_keep_their_sentences(tmp_path, features):
+    """Numbers of two digits sort before those of one: sentences must not change files when a run goes on."""
+    dataset = write_captions(tmp_path / "d")
+    names = [f"val_{k}.json" for k in range(1, 12)]
+    for k, name in enumerate(names):
+        (dataset.folder / name).write_text(json.dumps({f"v_{j}": entry(j, 0.1 * k) for j in (6, 7, 8)}))
+    card = {"training": ["train.json"], "validation": names}
+    what = captioning(tmp_path, with_card(dataset, captions=card))
+    evaluate([what], features, "", [])
+    before = score_of(what.out, "ground-truth")
+    (what.out / "captioning" / "a" / "ground-truth" / "score" / "record.json").unlink()
+    evaluate([what], features, "", [])
+    assert score_of(what.out, "ground-truth") == before
+    assert before["metrics"]["recall"] == 1.0
+
+
+def test_a_run_of_an_older_version_does_not_lock_its_folder(tmp_path, dataset, features):
+    what = captioning(tmp_path, dataset)
+    what.out.mkdir()
+    (what.out / "run.json").write_text('{"format": "tspbench run 2"}')
+    evaluate([what], features, "", [])
+    assert [table.part for table in read_run(what.out).tables] == ["ground-truth", "proposals"]
+
+
+def test_subtitles_of_an_earlier_run_are_gone(tmp_path, dataset, features):
+    what = captioning(tmp_path, dataset)
+    evaluate([what], features, "", [])
+    evaluate([what], {"a": [write_rows(tmp_path / "a.h5", without=("v_7",))]}, "", [])
+    folder = what.out / "captioning" / "a" / "proposals" / "predict" / "subtitles"
+    assert sorted(path.stem for path in folder.iterdir()) == ["v_6", "v_6", "v_8", "v_8"]
+
+
 def write_sound(folder: Path, seconds: float = 8.0, videos: int = 9) -> Path:
     folder.mkdir(exist_ok=True)
     for k in range(videos):
@@ -344,7 +402,7 @@ def write_sound(folder: Path, seconds: float = 8.0, videos: int = 9) -> Path:
     return folder
 
 
-def test_sound_makes_the_captioner_bimodal(tmp_path, dataset, features):
+def test_sound_makes_the_captioner_bimodal(tmp_path, dataset, features, stages_run):
     what = captioning(tmp_path, dataset, sound=write_sound(tmp_path / "sound", videos=8))
     evaluate([what], features, "", [])
     settings = read_record(what.out / "captioning" / "a" / "train").settings
@@ -353,6 +411,24 @@ def test_sound_makes_the_captioner_bimodal(tmp_path, dataset, features):
     checked = read_record(what.out / "captioning" / "checked" / "a").figures
     assert "no sound of 1 of 9 videos" in checked["doubtful"][0]
     assert score_of(what.out, "proposals")["counts"]["missing_videos"] == 0
+    # Neither made nor learned from again, whatever other rows there are.
+    stages_run.clear()
+    features["b"] = [write_rows(tmp_path / "b.h5", videos=10)]
+    evaluate([what], features, "", [])
+    assert not [stage for stage in stages_run if stage.endswith(" sound") or stage.startswith("a ")]
+
+
+def test_bad_sound_is_found_before_any_training(tmp_path, dataset, features, stages_run):
+    folder = write_sound(tmp_path / "sound")
+    np.save(folder / "v_8_vggish.npy", np.full((8, 5), np.nan, dtype=np.float32))
+    with one_sentence("v_8_vggish.npy"):
+        evaluate([captioning(tmp_path, dataset, sound=folder)], features, "", [])
+    rows = {f"v_{k}": np.ones((8, 5 if k < 8 else 4), dtype=np.float32) for k in range(9)}
+    with h5py.File(tmp_path / "sound.h5", "w") as file:
+        file.update(rows)
+    with one_sentence("sound.h5", "'v_8'"):
+        evaluate([captioning(tmp_path, dataset, sound=tmp_path / "sound.h5")], features, "", [])
+    assert not [stage for stage in stages_run if "train" in stage]
 
 
 def test_word_vectors_are_taken_from_a_file(tmp_path, dataset, features):
@@ -373,6 +449,19 @@ MISTAKES = {
     "an unknown captioner": (changed(name="bmd"), ("'bmd'", "did you mean 'bmt'?")),
     "an unknown source": (changed(proposals=ProposalSettings(source="gtat")), ("'gtat'", "did you mean 'gtad'?")),
     "proposals that nobody made": (changed(proposals=ProposalSettings(source="bmn")), ("no proposals of bmn", "--out")),
+    "no anchors": (
+        changed(generator=SETTINGS.generator.model_copy(update={"anchors": ()})),
+        ("generator.anchors", "1 stream"),
+    ),
+    "what follows from the features": (changed(config={"feature_dim": 3}), ("config.feature_dim", "leave it out")),
+    "what follows from other settings": (
+        changed(generator=SETTINGS.generator.model_copy(update={"config": {"max_proposals": 3}})),
+        ("generator.config.max_proposals", "proposals.count"),
+    ),
+    "nothing left to learn from": (
+        changed(fit=FIT.model_copy(update={"select": "best"}), held_out=0.99),
+        ("held_out = 0.99", "6 training video"),
+    ),
     "rates of others": (
         changed(fit=FIT.model_copy(update={"learning_rates": {"localizer": 1.0}})),
         ("fit.learning_rates", "captioner"),
