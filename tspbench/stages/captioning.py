@@ -13,7 +13,7 @@ from tspbench.stages.captioner_settings import GROUND_TRUTH
 from tspbench.stages.captioning_inputs import CaptionBenchmark, Captioning
 from tspbench.stages.proposal_files import localizer_predictions
 from tspbench.stages.score import CAPTIONING
-from tspbench.stages.stage import file_hashes, run_stage
+from tspbench.stages.stage import features_hash, file_hashes, run_stage
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_data
 from tspbench.storage.runs import COMPARISON, Row, TaskTable, slug
@@ -102,7 +102,8 @@ class PreparedCaptioning:
             if part != GROUND_TRUTH:
                 told |= {"proposals": f"the best {how.proposals.count} of {how.proposals.source}"}
             rows = [
-                Row(name, f"{CAPTIONING}/{slug(name)}/{part}", self._key(each, part)) for name, each in files.items()
+                Row(name, f"{CAPTIONING}/{slug(name)}/{part}", self._key(each, part), "", features_hash(each))
+                for name, each in files.items()
             ]
             tables.append(TaskTable(CAPTIONING, rows, told, f"{CAPTIONING}/{COMPARISON}-{part}", part))
         return tables

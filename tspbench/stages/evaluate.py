@@ -91,13 +91,21 @@ def _prepared(task: Task, files: Mapping[str, FeatureFiles], tasks: Sequence[Tas
 
 
 def _other_tables(out: Path, tables: Sequence[TaskTable]) -> list[TaskTable]:
-    """Return what an earlier run in the same folder says of other tasks on the same data set."""
+    """Return what an earlier run in the same folder says of other tasks on the same data set and features."""
     told = {table.task for table in tables}
+    features = _features(tables)
     return [
         table
         for table in earlier_tables(out)
-        if table.task not in told and table.facts["dataset"] == tables[0].facts["dataset"]
+        if table.task not in told
+        and table.facts["dataset"] == tables[0].facts["dataset"]
+        and all(features.get(name, digest) == digest for name, digest in _features([table]).items())
     ]
+
+
+def _features(tables: Sequence[TaskTable]) -> dict[str, str]:
+    """Return row → hash of its features."""
+    return {row.name: row.features for table in tables for row in table.rows if not row.reference}
 
 
 def check_rows(names: Sequence[str], references: Sequence[str], where: str) -> None:

@@ -17,7 +17,7 @@ from tspbench.progress import progress, say
 from tspbench.reference_rows import RANDOM_FEATURES, REFERENCES, UNTRAINED, UPPER_MARK
 from tspbench.stages.rows import Benchmark, feature_row, reference_row, upper_mark_row
 from tspbench.stages.score import check_truth
-from tspbench.stages.stage import file_hashes, run_stage
+from tspbench.stages.stage import features_hash, file_hashes, run_stage
 from tspbench.stages.train import LocalizerSettings, localizer_config, own_classes
 from tspbench.storage.annotations import VideoAnnotations, read_annotations
 from tspbench.storage.class_scores import read_class_scores
@@ -111,7 +111,10 @@ def _table(what: Localization, shared: Benchmark, files: Mapping[str, FeatureFil
         for key in what.references
         if key != RANDOM_FEATURES
     ]
-    listed += [Row(name, f"{what.task}/{slug(name)}", shared.row_key(each, "")) for name, each in files.items()]
+    listed += [
+        Row(name, f"{what.task}/{slug(name)}", shared.row_key(each, ""), "", features_hash(each))
+        for name, each in files.items()
+    ]
     return TaskTable(what.task, listed, facts, f"{what.task}/{COMPARISON}")
 
 

@@ -8,7 +8,7 @@ from tspbench import __version__
 from tspbench.errors import UserError
 from tspbench.provenance import provenance
 from tspbench.storage.features import FeatureFiles
-from tspbench.storage.hashes import hash_file
+from tspbench.storage.hashes import hash_data, hash_file
 from tspbench.storage.records import Record, fingerprint, outputs_are_whole, read_record, write_record
 
 
@@ -53,6 +53,11 @@ def run_stage(
     )
     write_record(folder, record)
     return record
+
+
+def features_hash(files: FeatureFiles) -> str:
+    """Return one hash of all files of a feature set."""
+    return hash_data(file_hashes(files))
 
 
 def file_hashes(files: FeatureFiles) -> dict[str, str]:

@@ -26,12 +26,14 @@ class Row:
         folder: of its stages, below the run's.
         key: hash of all that decides its score; a score of another key is of an earlier run, and not shown.
         reference: key of `tspbench.reference_rows.REFERENCES`; "": a network is trained for it.
+        features: hash of its feature files.
     """
 
     name: str
     folder: str
     key: str
     reference: str = ""
+    features: str = ""
 
 
 @dataclass(frozen=True)

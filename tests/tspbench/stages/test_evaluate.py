@@ -424,3 +424,13 @@ def test_without_a_segment_there_is_nothing_to_learn(tmp_path, dataset):
     path = write_rows(tmp_path / "a.h5", dataset)
     with one_sentence(path, "5 training videos", "nothing to learn from"):
         evaluate([evaluation(tmp_path, dataset)], {"a": [path]}, "", [])
+
+
+def test_a_row_never_shows_two_feature_sets(tmp_path, dataset):
+    """Another task of the same name and folder, but of other features, is not of the same row."""
+    tal, proposals = (evaluation(tmp_path, dataset, task=task) for task in ("tal", "proposals"))
+    evaluate([tal], {"a": [write_rows(tmp_path / "a.h5", dataset)]}, "", [])
+    evaluate([proposals], {"a": [write_rows(tmp_path / "other.h5", dataset, seed=1)]}, "", [])
+    assert [table.task for table in read_run(tal.out).tables] == ["proposals"]
+    evaluate([tal], {"b": [write_rows(tmp_path / "a.h5", dataset)]}, "", [])
+    assert [table.task for table in read_run(tal.out).tables] == ["proposals", "tal"]
