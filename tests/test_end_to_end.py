@@ -77,8 +77,12 @@ def _arm(point: str) -> None:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Return everything that is a result: the table, and each row's predictions and statistics."""
-    files = [path for name in ("predictions.json.gz", "statistics.npz") for path in folder.glob(f"*/*/*/{name}")]
+    """Return everything that is a result: the table, and each row's predictions, sentences and statistics."""
+    localized = [path for name in ("predictions.json.gz", "statistics.npz") for path in folder.glob(f"*/*/*/{name}")]
+    told = [
+        path for name in ("captions*.json", "statistics.npz", "subtitles/*") for path in folder.glob(f"*/*/*/*/{name}")
+    ]
+    files = [*localized, *told]
     files.append(folder / "table.md")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -100,16 +104,23 @@ def test_the_table_has_a_row_for_every_feature_set(finished):
     lines = (finished / "table.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     tal, proposals = ["mAP@0.50", "@0.75", "@0.95", "average"], ["AR@1", "@10", "@100", "AUC"]
-    assert rows[0] == ["features", *tal, "95 % interval", *proposals, "95 % interval"]
-    end = rows.index(["difference", "average mAP", "95 % interval", "p", "AUC", "95 % interval", "p"])
+    captions = [[f"{part}: BLEU@3", "@4", "METEOR", "95 % interval"] for part in ("true segments", "proposals")]
+    assert rows[0] == ["features", *tal, "95 % interval", *proposals, "95 % interval", *captions[0], *captions[1]]
+    mains = ("average mAP", "AUC", "METEOR on true segments", "METEOR on proposals")
+    end = rows.index(["difference", *(head for main in mains for head in (main, "95 % interval", "p"))])
     assert [row[0] for row in rows[2:end]] == REFERENCES + ROWS
     for row in rows[2:end]:
-        for cells in (row[1:6], row[6:11]):
+        reference = row[0] in REFERENCES
+        assert (row[11:] == ["—"] * 8) == reference, "there are no reference rows of captions"
+        for cells in (row[1:6], row[6:11], *([] if reference else [row[11:15], row[15:19]])):
             low, _, high = cells[-1].partition(" to ")
             assert all(0 <= float(cell) <= 100 for cell in cells[:-1])
             assert float(low) <= float(cells[-2]) <= float(high)
-    assert len(rows[end + 2 :]) == len(ROWS) * (len(ROWS) - 1) // 2
-    assert len(results(finished)) == 1 + 2 * 2 * len(REFERENCES + ROWS)
+    sample = rows.index(["segment", "true", *ROWS])
+    assert len(rows[end + 2 : sample]) == len(ROWS) * (len(ROWS) - 1) // 2
+    assert len(rows[sample + 2 :]) == 4
+    # Of each captioned row sentences for two reference files and for proposals, scores of both, subtitles of 6 videos.
+    assert len(results(finished)) == 1 + 2 * 2 * len(REFERENCES + ROWS) + (3 + 2 + 2 * 6) * len(ROWS)
 
 
 def test_every_stage_leaves_a_record_with_its_provenance(finished):
@@ -117,7 +128,7 @@ def test_every_stage_leaves_a_record_with_its_provenance(finished):
     stages = {record["stage"] for record in records}
     assert stages == {
         "generate", "pretrain", "extract", "random features", "class scores", "check features", "train",
-        "predict", "score", "compare",
+        "predict", "score", "compare", "words", "train generator",
     }  # fmt: skip
     for record in records:
         assert record["status"] == "finished"
@@ -165,6 +176,7 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_table(finished, tmp_path):
         "write features/trimmed/features.h5",
         "pretrain tsp: 6/10",
         "write features/tsp/record.json",
+        "write captioning/words/words.json",
         "check features · TSP on the target set: 9/18",
         "train gtad · TAC on trimmed videos: 4/6",
         "predict · TAC on the target set: 4/6",
@@ -173,6 +185,14 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_table(finished, tmp_path):
         "compare rows · tal: 500/1000",
         "write tal/comparison/record.json",
         "train bmn · TSP on the target set: 2/3",
+        "train bmt · TAC on the target set: 5/",
+        "write tsp-on-the-target-set/train/captioner.safetensors",
+        "describe · TSP on the target set: ",
+        "write ground-truth/predict/captions_2.json",
+        "train proposal generator · TSP on the target set: 4/",
+        "write proposals/predict/captions.json",
+        "write predict/subtitles/validation_0003.vtt",
+        "write proposals/score/statistics.npz",
         f"write {tmp_path.name}/out/table.md",
     ]
     out, log = tmp_path / "out", tmp_path / "log"
