@@ -59,7 +59,7 @@ def test_one_action_is_neither_first_nor_last():
     assert said(scene([[2, 4]], [1.0]), 0, FIRST) == {"A red disc bounces slowly twice and rests until the video ends."}
 
 
-@pytest.mark.parametrize(("rate", "pace"), [(0.95, "slow"), (1.2, "slow"), (1.5, "quick"), (1.75, "quick")])
+@pytest.mark.parametrize(("rate", "pace"), [(1.1, "slow"), (1.25, "slow"), (1.45, "quick"), (1.6, "quick")])
 def test_the_pace_is_that_of_the_rate(rate, pace):
     what = scene([[2, 5], [10, 13]], [rate, 2.7 - rate])
     assert facts(what, 0)["pace"] == pace
