@@ -17,7 +17,7 @@ FLOORS = {
     "tspbench.vocabulary tspbench.fit tspbench.plots",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
-    "tspbench.progress tspbench.device",
+    "tspbench.progress tspbench.device tspbench.places",
     0: "evaluation baselines",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -1,0 +1,164 @@
+"""A data set on disk: its card, its splits, its files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field
+
+from tspbench.config import Settings, choose
+from tspbench.errors import UserError
+from tspbench.storage.annotations import Annotations, VideoAnnotations
+from tspbench.storage.formats import read_ground_truth
+from tspbench.storage.hashes import hash_data, hash_file
+
+CARD: Final = "dataset.toml"
+VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv"})
+
+
+class DatasetCard(Settings):
+    """The content of ``dataset.toml``; paths are relative to its folder.
+
+    Args:
+        name: how tables call the set.
+        benchmark: key of `tspbench.datasets.BENCHMARKS`, whose facts the set is compared with; none: one's own.
+        annotations: ActivityNet JSON, THUMOS14 texts or a CSV; none: the set is for captioning alone.
+        videos: folder of videos named after the annotation file's entries.
+        protocol: key of `evaluation.protocols.DETECTION_PROTOCOLS`.
+        splits: role ("training", "validation") → subset name in the annotation file.
+        segments: role → ground truth in TSP's CSV format; where there is none, it is cut from the annotations.
+        captions: role → files in the format of ActivityNet Captions; several of "validation" are as many references.
+    """
+
+    name: str
+    benchmark: str | None = None
+    annotations: str | None = None
+    videos: str = "videos"
+    protocol: str = "activitynet"
+    splits: dict[str, str] = Field(default_factory=lambda: {"training": "training", "validation": "validation"})
+    segments: dict[str, str] = Field(default_factory=dict)
+    captions: dict[str, list[str]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set on disk.
+
+    Attributes:
+        folder: where its files lie.
+        card: which files these are.
+        trial: role → only so many of its videos; empty: all.
+    """
+
+    folder: Path
+    card: DatasetCard
+    trial: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """How tables call the set."""
+        return self.card.name
+
+    @property
+    def protocol(self) -> str:
+        """Key of `evaluation.protocols.DETECTION_PROTOCOLS`."""
+        return self.card.protocol
+
+    @property
+    def videos(self) -> Path:
+        """Folder of the videos."""
+        return self.folder / self.card.videos
+
+    @property
+    def annotations(self) -> Path:
+        """File or folder of annotations.
+
+        Raises:
+            UserError: the card names none.
+        """
+        if self.card.annotations is None:
+            raise UserError(f'{self.folder / CARD}: expected an entry "annotations", found none: add the file\'s name.')
+        return self.folder / self.card.annotations
+
+    def read(self) -> Annotations:
+        """Read the annotations; in a trial, of its videos alone.
+
+        Raises:
+            UserError: the card names none, or a file does not fit its format.
+        """
+        annotations = read_ground_truth([self.annotations])
+        kept = {name for role, count in self.trial.items() for name in self._chosen(annotations, role, count)}
+        videos = tuple(video for video in annotations.videos if not self._tried(video.subset) or video.name in kept)
+        return replace(annotations, videos=videos)
+
+    def annotations_hash(self) -> str:
+        """Return a hash of what `read` returns."""
+        path = self.annotations
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        hashes = [hash_file(each) for each in files]
+        if len(hashes) == 1 and not self.trial:
+            return hashes[0]
+        return hash_data([hashes, dict(self.trial)])
+
+    def subset(self, role: str) -> str:
+        """Return the annotation file's name for the subset that plays ``role``.
+
+        Raises:
+            UserError: the card names no such split.
+        """
+        return self.card.splits[choose(f"split of {self.name}", role, self.card.splits)]
+
+    def segments(self, role: str) -> Path | None:
+        """Return the ground truth of a role in TSP's CSV format; None: it is cut from the annotations."""
+        name = self.card.segments.get(role)
+        return None if name is None else self.folder / name
+
+    def captions(self, role: str) -> tuple[Path, ...]:
+        """Return the caption files of ``role``.
+
+        Raises:
+            UserError: the card names none.
+        """
+        files = self.card.captions.get(role)
+        if not files:
+            raise UserError(
+                f"{self.folder / CARD}: expected caption files of {role!r}, found none: add a table [captions] with "
+                f'{role} = ["FILE.json"].'
+            )
+        return tuple(self.folder / name for name in files)
+
+    def video_files(self) -> dict[str, Path]:
+        """Return the videos on disk by name.
+
+        Raises:
+            UserError: there is none.
+        """
+        return find_videos(self.videos)
+
+    def _tried(self, subset: str) -> bool:
+        return any(self.card.splits.get(role) == subset for role in self.trial)
+
+    def _chosen(self, annotations: Annotations, role: str, count: int) -> list[str]:
+        """Return the videos of a trial: those with actions whose names come first by their hashes."""
+        videos: list[VideoAnnotations] = annotations.subset(self.subset(role))
+        return sorted((video.name for video in videos if video.labels), key=hash_data)[:count]
+
+
+def find_videos(folder: Path) -> dict[str, Path]:
+    """Return the videos of a folder by name, without suffix and without the ``v_`` of ActivityNet's files.
+
+    Raises:
+        UserError: the folder does not exist, holds no video, or two of one name.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give the folder that holds the videos.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    if not paths:
+        raise UserError(f"{folder} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))}): give another folder.")
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = path.stem.removeprefix("v_")
+        if found.setdefault(name, path) != path:
+            raise UserError(f"{found[name]} and {path} are both the video {name!r}: take one out of the folder.")
+    return found
