@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1]
 # Floor → modules and packages on it. A new module has to take its place here.
 FLOORS = {
     6: "tspbench.cli tspbench.cli_options",
-    5: "tspbench.verbs tspbench.scoring_verbs tspbench.doctor tspbench.experiment tspbench.recipe tspbench.report",
+    5: "tspbench.verbs tspbench.scoring_verbs tspbench.doctor tspbench.experiment tspbench.recipe "
+    "tspbench.recipe_defaults tspbench.sources tspbench.estimate tspbench.data_verbs tspbench.report",
     4: "tspbench.stages",
     3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.clip_batches "
     "tspbench.reference_rows tspbench.feature_reading tspbench.feature_views tspbench.feature_batches "

@@ -4,16 +4,17 @@ import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from tspbench.config import Settings, choose, validated
-from tspbench.datasets import DATASETS
+from tspbench.datasets import BENCHMARKS, DATASETS
 from tspbench.datasets.synthetic import SyntheticSettings
 from tspbench.encoders import ENCODERS
 from tspbench.errors import UserError
 from tspbench.pretraining import METHODS
+from tspbench.recipe_defaults import completed
 from tspbench.reference_rows import FREE_REFERENCES
 from tspbench.stages.captioner_settings import GENERATOR, CaptionerSettings, check_captioner
 from tspbench.stages.evaluate import check_rows
@@ -24,6 +25,8 @@ from tspbench.storage.recipes import read_toml
 RANDOM: Final = "random"
 KINETICS: Final = "kinetics"
 SHIPPED: Final = Path(__file__).parent / "recipes"
+# Keys of a recipe's ``data`` that are no data sets, but entries of the target's card: where its files lie.
+ELSEWHERE: Final = ("videos", "annotations")
 
 
 class PretrainStage(PretrainSettings):
@@ -31,13 +34,14 @@ class PretrainStage(PretrainSettings):
 
     Args:
         data: key of the recipe's ``data``.
-        init: the encoder it starts from: "random", "kinetics" (torchvision's weights), another pretraining, or a
-            weight file.
+        init: the encoder it starts from: "random", "kinetics", another pretraining, or a weight file.
+        encoder: key of `ENCODERS`; none: the recipe's.
         gvf_features: H5 file of the initial encoder's features or of global features; extracted when not given.
     """
 
     data: str
     init: str
+    encoder: str | None = None
     gvf_features: str | None = None
 
 
@@ -49,10 +53,18 @@ class ExtractSettings(Settings):
 
 
 class RowSettings(Settings):
-    """A row of the table: its name, and a pretraining, "random" features, "kinetics" or a weight file."""
+    """A row of the table.
+
+    Args:
+        name: how the table calls it.
+        features: of which encoder: a pretraining, a key of ``released`` or ``features``, "random", "kinetics", or a
+            weight file or its name in `tspbench.storage.catalog`.
+        published: task → key of a row of ``published.toml``, whose numbers stand beside the measured ones.
+    """
 
     name: str
     features: str
+    published: dict[str, str] = Field(default_factory=dict)
 
 
 class TaskSettings(Settings):
@@ -79,11 +91,17 @@ class Recipe(Settings):
         seed: everything random follows from it.
         encoder: key of `ENCODERS`.
         target: key of ``data``: the set that localizers are trained and scored on.
-        data: key → folder of a data set, or one of the sets that the project makes.
+        data: key → folder or name of a data set. Two keys are none, see `ELSEWHERE`: "videos" and "annotations" say
+            where those of the target lie, if not in its folder.
+        trial: role ("training", "validation") → only so many videos of the target set, for a rehearsal.
         generate: size of generated sets.
-        pretrain: name → stage, in the order in which they run.
+        pretrain: name → stage, in the order in which they run; those that no row needs are not run.
+        released: an encoder of this recipe → what its authors' released weights and features are called.
+        features: an encoder of this recipe → H5 files with commas between them, which are taken as they are.
         extract: features of the target set.
-        class_scores_from: pretraining whose action head gives every video its class scores; none: class-agnostic.
+        class_scores: file of video-level class scores, the same for every row.
+        class_scores_from: pretraining whose action head gives every video its class scores; neither: class-agnostic.
+        proposals: files of proposals, for a localizer that refines those of another.
         tasks: what is trained for each task, the same for every row; the columns of the table.
         references: rows that no network is trained for, see `tspbench.reference_rows`.
         rows: of the table.
@@ -96,13 +114,28 @@ class Recipe(Settings):
     encoder: str
     target: str = "target"
     data: dict[str, str]
+    trial: dict[Literal["training", "validation"], Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     generate: SyntheticSettings = SyntheticSettings()
     pretrain: dict[str, PretrainStage]
+    released: dict[str, str] = Field(default_factory=dict)
+    features: dict[str, str] = Field(default_factory=dict)
     extract: ExtractSettings = ExtractSettings()
+    class_scores: str | None = None
     class_scores_from: str | None = None
+    proposals: tuple[str, ...] = Field(default=(), strict=False)
     tasks: TaskSettings = TaskSettings()
     references: tuple[str, ...] = Field(default=(), strict=False)
     rows: tuple[RowSettings, ...] = Field(default=(), strict=False)
+
+    @property
+    def sets(self) -> dict[str, str]:
+        """Key → folder or name of every data set."""
+        return {key: source for key, source in self.data.items() if key not in ELSEWHERE}
+
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """Entries of the target's card that are not as its folder has them."""
+        return {key: path for key, path in self.data.items() if key in ELSEWHERE}
 
 
 def read_recipe(name_or_path: str, changes: Sequence[str]) -> Recipe:
@@ -115,8 +148,8 @@ def read_recipe(name_or_path: str, changes: Sequence[str]) -> Recipe:
     if not path.is_file():
         shipped = {file.stem: file for file in SHIPPED.glob("*.toml")}
         path = shipped[choose("recipe, nor a file", name_or_path, shipped)]
-    content = read_toml(path)
-    recipe = validated(Recipe, applied(content, changes), str(path))
+    content = completed(applied(read_toml(path), changes))
+    recipe = validated(Recipe, content, str(path))
     check_names(recipe, str(path))
     return recipe
 
@@ -158,15 +191,17 @@ def check_names(recipe: Recipe, where: str) -> None:
         UserError: names the reference, what it could be, and ``where``.
     """
     choose(f"encoder in {where}", recipe.encoder, ENCODERS)
-    choose(f"data key ('target') in {where}", recipe.target, recipe.data)
-    for key, data in recipe.data.items():
+    choose(f"data key ('target') in {where}", recipe.target, recipe.sets)
+    for key, data in recipe.sets.items():
         if not Path(data).is_dir():
-            choose(f"data set, nor a folder ('data.{key}' in {where})", data, DATASETS)
+            choose(f"data set, nor a folder ('data.{key}' in {where})", data, {**DATASETS, **BENCHMARKS})
+    brought = [KINETICS, *recipe.released, *recipe.features]
     earlier: list[str] = []
     for name, stage in recipe.pretrain.items():
         choose(f"method ('pretrain.{name}.method' in {where})", stage.method, METHODS)
-        choose(f"data key ('pretrain.{name}.data' in {where})", stage.data, recipe.data)
-        _check_encoder(stage.init, [RANDOM, KINETICS, *earlier], f"'pretrain.{name}.init' in {where}")
+        choose(f"data key ('pretrain.{name}.data' in {where})", stage.data, recipe.sets)
+        choose(f"encoder ('pretrain.{name}.encoder' in {where})", stage.encoder or recipe.encoder, ENCODERS)
+        _check_encoder(stage.init, [RANDOM, *brought, *earlier], f"'pretrain.{name}.init' in {where}")
         earlier.append(name)
     if recipe.class_scores_from is not None:
         choose(f"pretraining ('class_scores_from' in {where})", recipe.class_scores_from, earlier)
@@ -174,7 +209,7 @@ def check_names(recipe: Recipe, where: str) -> None:
         choose(f"reference row in {where}; random features are a row of their own", reference, FREE_REFERENCES)
     check_rows([row.name for row in recipe.rows], recipe.references, where)
     for row in recipe.rows:
-        _check_encoder(row.features, [RANDOM, KINETICS, *earlier], f"features of row {row.name!r} in {where}")
+        _check_encoder(row.features, [RANDOM, *brought, *earlier], f"features of row {row.name!r} in {where}")
     _check_tasks(recipe, where)
 
 

@@ -1,0 +1,57 @@
+"""What a recipe leaves out: how the published methods, localizers and captioners are trained."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from tspbench.datasets import BENCHMARKS
+from tspbench.stages.pretrain import PUBLISHED_FIT
+from tspbench.stages.published import CAPTIONERS, PUBLISHED, published
+
+
+def completed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's content with the published settings where it leaves out how something is trained.
+
+    A table of a pretraining or a task whose ``fit`` names no optimizer changes the published settings of its method,
+    localizer or captioner; one that names an optimizer says everything itself.
+    """
+    result = copy.deepcopy(dict(content))
+    for stage in _tables(result.get("pretrain")):
+        if not _says_all(stage):
+            stage["fit"] = _changed(PUBLISHED_FIT.model_dump(mode="json"), stage.get("fit", {}))
+    tasks = result.get("tasks")
+    for task, settings in tasks.items() if isinstance(tasks, dict) else ():
+        if not isinstance(settings, dict) or _says_all(settings):
+            continue
+        if task == "captioning" and settings.get("name", "bmt") in CAPTIONERS:
+            base = CAPTIONERS[settings.get("name", "bmt")]
+            tasks[task] = _changed(base.model_dump(mode="json"), settings)
+        elif settings.get("name") in PUBLISHED:
+            tasks[task] = _changed(published(settings["name"], _protocol(result)).model_dump(mode="json"), settings)
+    return result
+
+
+def _tables(content: object) -> list[dict[str, Any]]:
+    """Return the tables in a table; nothing where somebody has written something else."""
+    return [value for value in content.values() if isinstance(value, dict)] if isinstance(content, dict) else []
+
+
+def _says_all(settings: Mapping[str, Any]) -> bool:
+    fit = settings.get("fit", {})
+    return not isinstance(fit, dict) or "optimizer" in fit
+
+
+def _changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with every value that ``changes`` names, table by table."""
+    result = dict(base)
+    for key, value in changes.items():
+        before = result.get(key)
+        result[key] = _changed(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _protocol(content: Mapping[str, Any]) -> str:
+    """Return the protocol of the benchmark that is the target; a folder of one's own is scored as ActivityNet."""
+    data = content.get("data")
+    target = data.get(content.get("target", "target")) if isinstance(data, dict) else None
+    return BENCHMARKS[target].protocol if target in BENCHMARKS else "activitynet"
