@@ -4,6 +4,7 @@ from typing import Final
 
 from tspbench.datasets.benchmark import Benchmark, SourceFile, SplitFacts
 
+FEATURE_FILES: Final = ("features/{model}-train_features.h5", "features/{model}-valid_features.h5")
 VIDEOS: Final = SourceFile(
     "the videos, named v_ID.mp4 or ID.mp4",
     ("videos",),
@@ -28,6 +29,7 @@ ACTIVITYNET: Final = Benchmark(
         ("activitynet-annotations",),
     ),
     files=(VIDEOS,),
+    feature_files=FEATURE_FILES,
     citation="Caba Heilbron, Escorcia, Ghanem, Niebles: ActivityNet: A Large-Scale Video Benchmark for Human Activity "
     "Understanding. CVPR 2015.",
     known=(

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tspbench.datasets.activitynet import VIDEOS
+from tspbench.datasets.activitynet import FEATURE_FILES, VIDEOS
 from tspbench.datasets.benchmark import Benchmark, SourceFile, SplitFacts
 
 OFFICIAL: Final = "cs.stanford.edu/people/ranjaykrishna/densevid (captions.zip)"
@@ -20,6 +20,7 @@ ACTIVITYNET_CAPTIONS: Final = Benchmark(
     annotations=None,
     captions={"training": ("train.json",), "validation": ("val_1.json", "val_2.json")},
     videos="../activitynet/videos",
+    feature_files=tuple(f"../activitynet/{name}" for name in FEATURE_FILES),
     files=(
         SourceFile("the sentences for training", ("train.json",), OFFICIAL),
         SourceFile("the sentences of the first annotator", ("val_1.json",), OFFICIAL),

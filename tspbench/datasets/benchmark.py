@@ -59,6 +59,7 @@ class Benchmark:
         annotations: the file of annotated actions; None for captions alone.
         captions: role → caption files, in the data set's folder.
         videos: folder of the videos, relative to the data set's.
+        feature_files: where released features are looked for, relative to the data set's folder, for a "{model}".
         files: everything that a user has to bring.
         citation: of the benchmark.
         known: what is known to be missing or irregular, for people.
@@ -76,6 +77,7 @@ class Benchmark:
     video_sets: tuple[str, ...] = ()
     captions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     videos: str = "videos"
+    feature_files: tuple[str, ...] = ()
 
     def recognised(self, truth: GroundTruth) -> str | None:
         """Return the conventional video set that the scored segments are, None if they are none of them."""

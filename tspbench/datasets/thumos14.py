@@ -27,6 +27,7 @@ THUMOS14: Final = Benchmark(
             "the 200 validation and 213 test videos with actions, named video_test_0000004.mp4", ("videos",), OFFICIAL
         ),
     ),
+    feature_files=("features/{model}-valid_features.h5", "features/{model}-test_features.h5"),
     citation="Jiang, Liu, Roshan Zamir, Toderici, Laptev, Shah, Sukthankar: THUMOS Challenge: Action Recognition with "
     "a Large Number of Classes. 2014.",
     known=(
