@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tspbench.clips import clip_frames_at, segment_clip_starts
 from tspbench.encoders.contract import Preprocessing
 from tspbench.pretraining.contract import ClipLabels
-from tspbench.pretraining.segments import LabelledSegment, balanced_epoch
+from tspbench.pretraining.segments import LabelledSegment, Sampling, epoch_segments
 from tspbench.storage.video import Frames, VideoInfo, open_video, scan_video
 from tspbench.streaming import padded_grid
 
@@ -60,10 +60,12 @@ class ClipDataset(Dataset[Sample]):
         segments: Sequence[LabelledSegment],
         gvf: Mapping[str, NDArray[np.float32]] | None,
         clips_per_segment: int,
+        sampling: Sampling,
         seed: int,
     ) -> None:
         self.segments = segments
         self.clips_per_segment = clips_per_segment
+        self.sampling = sampling
         self.seed = seed
         self._reader, self._spec, self._gvf = reader, spec, gvf
 
@@ -105,7 +107,8 @@ class _Keys(Sampler[list[Key]]):
         segments, clips = self._dataset.segments, self._dataset.clips_per_segment
         if self.epoch == VALIDATION:
             return np.repeat(np.arange(len(segments)), clips)
-        return balanced_epoch(segments, clips, np.random.default_rng([self._dataset.seed, 11, self.epoch]))
+        rng = np.random.default_rng([self._dataset.seed, 11, self.epoch])
+        return epoch_segments(segments, clips, self._dataset.sampling, rng)
 
 
 class ClipBatches:

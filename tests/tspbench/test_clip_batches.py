@@ -27,8 +27,8 @@ def videos(tmp_path_factory):
     return {"a": numbered_video(folder / "a.mp4", 60), "b": numbered_video(folder / "b.mp4", 48, first=100)}
 
 
-def dataset(videos, gvf=None, seed=0, clips=3, cache=module.CACHE_BYTES):
-    return ClipDataset(ClipReader(videos, SPEC, cache), SPEC, SEGMENTS, gvf, clips, seed)
+def dataset(videos, gvf=None, seed=0, clips=3, cache=module.CACHE_BYTES, sampling="balanced"):
+    return ClipDataset(ClipReader(videos, SPEC, cache), SPEC, SEGMENTS, gvf, clips, sampling, seed)
 
 
 def shown(clip):
@@ -66,6 +66,17 @@ def test_an_epoch_has_the_clips_of_its_segments(videos):
     for clip, label in zip(clips, action.tolist(), strict=True):
         found, _ = shown(clip)
         assert any(first <= found[0] and found[-1] < end for first, end in inside[label]), (found, label)
+
+
+def test_every_segment_gives_as_many_clips(videos):
+    segments = [*SEGMENTS, LabelledSegment("b", 0.0, 1.0, BACKGROUND)]
+    for sampling, background in (("balanced", 6), ("every-segment", 9)):
+        each = ClipDataset(ClipReader(videos, SPEC), SPEC, segments, None, 3, sampling, 0)
+        batches = ClipBatches(each, 5, CPU, workers=0)
+        _, action, _ = epoch_of(batches, 0)
+        assert sorted(action.tolist()) == [BACKGROUND] * background + [0] * 3 + [1] * 3
+        assert batches.steps() == -(-(background + 6) // 5)
+        assert len(epoch_of(batches, VALIDATION)[0]) == 15
 
 
 def test_other_clips_in_the_next_epoch_and_the_same_again_for_the_same(videos):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 BACKGROUND = -1  # action label of a clip outside every action; carries no action loss
@@ -71,6 +72,17 @@ def new_head(inputs: int, outputs: int) -> nn.Linear:
     nn.init.normal_(head.weight, 0.0, 0.01)
     nn.init.zeros_(head.bias)
     return head
+
+
+def action_loss(logits: Tensor, action: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the clips that have an action, 0 if none has: not 0 / 0.
+
+    Args:
+        logits: (B, classes).
+        action: (B,) class indices, `BACKGROUND` for none.
+    """
+    summed = F.cross_entropy(logits.float(), action, ignore_index=BACKGROUND, reduction="sum")
+    return summed / (action != BACKGROUND).sum().clamp(min=1)
 
 
 def count_correct(logits: Mapping[str, Tensor], labels: ClipLabels) -> dict[str, tuple[int, int]]:

@@ -1,12 +1,15 @@
 """Foreground and background segments of untrimmed videos, as the TSP ground truth cuts them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tspbench.pretraining.contract import BACKGROUND
+
+Sampling = Literal["balanced", "every-segment"]
 
 
 @dataclass(frozen=True)
@@ -39,44 +42,88 @@ def cut_segments(
     shortest: float,
     shortest_gap: float,
 ) -> list[LabelledSegment]:
-    """Cut one video into its actions and the background between them.
-
-    Background is what the union of the actions leaves free between 0 and ``duration``, where that lasts long enough:
-    one clip on THUMOS14, five clips on ActivityNet (found by cutting the released ground truth of TSP again).
+    """Cut one video into its actions and the background between them, as far as a clip fits into them.
 
     Args:
         video: its name.
         duration: its length in seconds.
         actions: (N, 2) start and end in seconds.
         classes: N class indices.
-        shortest: actions shorter than this many seconds (one clip) are dropped (TSP, untrimmed_video_dataset.py).
-        shortest_gap: gaps shorter than this many seconds are dropped.
+        shortest: see `fit_clips`.
+        shortest_gap: see `find_gaps`.
     """
-    inside = np.clip(actions, 0.0, duration)
     found = [
-        LabelledSegment(video, float(start), float(end), int(label))
-        for (start, end), label in zip(inside, classes, strict=True)
-        if _lasts(end - start, shortest)
+        LabelledSegment(video, start, end, int(label))
+        for (start, end), label in zip(actions.tolist(), classes, strict=True)
     ]
-    position = 0.0
-    for start, end in [*inside[np.argsort(inside[:, 0], kind="stable")], (duration, duration)]:
+    gaps = find_gaps(actions, duration, shortest_gap).tolist()
+    found += [LabelledSegment(video, start, end, BACKGROUND) for start, end in gaps]
+    return fit_clips(found, {video: duration}, shortest)
+
+
+def find_gaps(
+    actions: NDArray[np.float64], duration: float, shortest_gap: float, *, as_released: bool = False
+) -> NDArray[np.float64]:
+    """Return the (M, 2) stretches of a video in which nothing happens, in order, in seconds.
+
+    They are what the union of the actions leaves free between 0 and ``duration``, where that lasts long enough: one
+    clip on THUMOS14, five clips on ActivityNet (found by cutting the ground truth that TSP released again). As in the
+    released files, actions that are annotated after the end of the video count, and so do gaps between them.
+
+    Args:
+        actions: (N, 2) start and end in seconds, in any order.
+        duration: length of the video in seconds.
+        shortest_gap: gaps shorter than this many seconds are dropped.
+        as_released: repeat a slip of the released files, in which a gap begins where the action ends that began last,
+            even inside a longer action that began before. It touches 92 of their 15,362 videos, where it calls parts of
+            actions background, and gives all of their 28,454 gaps but one (of two actions that begin together).
+    """
+    position, found = 0.0, []
+    for start, end in [*actions[np.argsort(actions[:, 0], kind="stable")].tolist(), (duration, duration)]:
         if _lasts(start - position, shortest_gap):
-            found.append(LabelledSegment(video, position, float(start), BACKGROUND))
-        position = max(position, float(end))
-    return found
+            found.append((position, start))
+        position = end if as_released else max(position, end)
+    return np.array(found, dtype=np.float64).reshape(-1, 2)
 
 
-def balanced_epoch(
-    segments: Sequence[LabelledSegment], clips_per_segment: int, rng: np.random.Generator
+def fit_clips(
+    segments: Iterable[LabelledSegment], durations: Mapping[str, float], shortest: float
+) -> list[LabelledSegment]:
+    """Cut segments off where their videos begin and end, and drop those that are too short for a clip.
+
+    So TSP's training does with its ground truth (train/untrimmed_video_dataset.py); in that of THUMOS14, 54 segments
+    begin after their video ends.
+
+    Args:
+        segments: of any videos.
+        durations: video → its length in seconds.
+        shortest: segments shorter than this many seconds (one clip) are dropped.
+    """
+    inside = (
+        replace(segment, start=max(0.0, segment.start), end=min(segment.end, durations[segment.video]))
+        for segment in segments
+    )
+    return [segment for segment in inside if _lasts(segment.end - segment.start, shortest)]
+
+
+def epoch_segments(
+    segments: Sequence[LabelledSegment], clips_per_segment: int, sampling: Sampling, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Choose the segments of one training epoch: as many clips of background as of foreground, in random order.
+    """Choose the segments of one training epoch, in random order.
 
-    Every action gives ``clips_per_segment`` clips; background segments share the same number evenly. Without
-    background segments (trimmed videos, TAC) there is only foreground.
+    Args:
+        segments: to choose from.
+        clips_per_segment: clips of each segment; when balanced, of each action.
+        sampling: "every-segment" draws as many clips from each, foreground or background, as TSP's code does;
+            "balanced" as many clips of background as of foreground, the background segments sharing them evenly.
+            Without background segments (trimmed videos, TAC) both are the same.
+        rng: for the order, and for which background segments give one clip more.
 
     Returns:
         (n,) int64 indices into ``segments``.
     """
+    if sampling == "every-segment":
+        return rng.permutation(np.repeat(np.arange(len(segments)), clips_per_segment))
     regions = np.array([segment.region for segment in segments], dtype=np.int64)
     foreground, background = np.flatnonzero(regions == 0), np.flatnonzero(regions == 1)
     chosen = np.repeat(foreground, clips_per_segment)

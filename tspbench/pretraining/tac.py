@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tspbench.pretraining.contract import BACKGROUND, ClipLabels, HeadOptions, new_head
+from tspbench.pretraining.contract import ClipLabels, HeadOptions, action_loss, new_head
 
 
 class Tac(nn.Module):
@@ -26,5 +25,5 @@ class Tac(nn.Module):
 
     def loss(self, logits: Mapping[str, Tensor], labels: ClipLabels) -> dict[str, Tensor]:
         """Return the cross-entropy of the foreground clips."""
-        action = F.cross_entropy(logits["action"].float(), labels.action, ignore_index=BACKGROUND)
+        action = action_loss(logits["action"], labels.action)
         return {"action": action, "total": action}

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tspbench.pretraining.contract import BACKGROUND, ClipLabels, HeadOptions, new_head
+from tspbench.pretraining.contract import ClipLabels, HeadOptions, action_loss, new_head
 
 
 class Tsp(nn.Module):
@@ -44,9 +44,7 @@ class Tsp(nn.Module):
         """Return the cross-entropies and their weighted sum; background clips carry no action loss."""
         parts = {}
         if "action" in logits:
-            # A batch without a foreground clip has the action loss 0, not 0 / 0.
-            summed = F.cross_entropy(logits["action"].float(), labels.action, ignore_index=BACKGROUND, reduction="sum")
-            parts["action"] = summed / (labels.action != BACKGROUND).sum().clamp(min=1)
+            parts["action"] = action_loss(logits["action"], labels.action)
         if "region" in logits:
             parts["region"] = F.cross_entropy(logits["region"].float(), labels.region)
         total = torch.stack([self._weights.get(head, 1.0) * part for head, part in parts.items()]).sum()

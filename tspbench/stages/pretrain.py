@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -11,23 +12,27 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from evaluation.protocols import DETECTION_PROTOCOLS
 from tspbench.clip_batches import CACHE_BYTES, VALIDATION, ClipBatches, ClipDataset, ClipReader
 from tspbench.config import Settings, choose
-from tspbench.datasets import Dataset, find_videos
+from tspbench.datasets import Dataset
 from tspbench.device import workers_for
 from tspbench.encoders import AnyEncoder
 from tspbench.errors import UserError
 from tspbench.fit import FitSettings, History, Job, fit
 from tspbench.pretraining import METHODS
 from tspbench.pretraining.contract import HeadOptions, accuracies, count_correct
-from tspbench.pretraining.segments import LabelledSegment, cut_segments, label_counts
+from tspbench.pretraining.segments import LabelledSegment, Sampling, cut_segments, label_counts
 from tspbench.progress import Advance, say
-from tspbench.storage.annotations import Annotations, read_annotations
+from tspbench.stages.segments import annotated_actions, labelled_segments
+from tspbench.storage.annotations import VideoAnnotations
 from tspbench.storage.checkpoints import Weights, write_weights
 from tspbench.storage.features import FeatureFiles, read_vectors
+from tspbench.storage.tsp_segments import SegmentRow, read_segments
 from tspbench.storage.video import scan_video
 
 ENCODER_FILE: Final = "encoder.safetensors"
+ROLES: Final = ("training", "validation")
 
 # The published recipe for ActivityNet (TSP, train/opts.py and train/train.py), batch and rates as
 # they act on its two GPUs.
@@ -53,9 +58,12 @@ class PretrainSettings(Settings):
         heads: which of the method's heads are trained; all when empty (single heads are the paper's ablation).
         gvf: how a video's clip features become its global feature; "none": the region head sees the clip alone.
         loss_weights: head → factor of its loss; 1 for those not named.
-        clips_per_segment: clips drawn from each action an epoch.
-        shortest_gap_clips: background shorter than so many clips is left out (5 on ActivityNet, 1 on THUMOS14, as in
-            the released ground truth of TSP).
+        clips_per_segment: clips drawn from each segment an epoch; with balanced sampling, from each action.
+        sampling: "every-segment" is that of TSP's code: so many clips of each segment, of whichever kind, an epoch. A
+            method that wants no background (TAC) sees it there, too, without a label. "balanced" draws as many clips
+            of background as of actions.
+        shortest_gap_clips: where the data set brings no segments of its own, background shorter than so many clips is
+            left out (5 on ActivityNet, 1 on THUMOS14, as in the released ground truth of TSP).
         fit: training.
     """
 
@@ -64,6 +72,7 @@ class PretrainSettings(Settings):
     gvf: Literal["max", "avg", "none"] = "max"
     loss_weights: dict[str, float] = Field(default_factory=dict)
     clips_per_segment: int = Field(5, ge=1)
+    sampling: Sampling = "balanced"
     shortest_gap_clips: float = Field(5.0, gt=0)
     fit: FitSettings = PUBLISHED_FIT
 
@@ -127,7 +136,8 @@ def pretrain(
 
     def batches(segments: Sequence[LabelledSegment]) -> ClipBatches:
         gvf = lesson.gvf if settings.needs_gvf() else None
-        dataset = ClipDataset(reader, encoder.preprocessing, segments, gvf, settings.clips_per_segment, seed)
+        clips, sampling = settings.clips_per_segment, settings.sampling
+        dataset = ClipDataset(reader, encoder.preprocessing, segments, gvf, clips, sampling, seed)
         return ClipBatches(dataset, settings.fit.batch_size, torch_device, workers)
 
     training, validation = batches(lesson.training), batches(lesson.validation)
@@ -161,7 +171,11 @@ def pretrain(
 def prepare_lesson(
     dataset: Dataset, spec_seconds: float, settings: PretrainSettings, gvf: Mapping[str, NDArray[np.float32]] | None
 ) -> Lesson:
-    """Cut a data set's videos into labelled segments.
+    """Bring a data set's videos as labelled segments.
+
+    They are those of the ground truth that the data set names for a role, or else cut from its annotations. Classes are
+    the labels of the annotations, without the one that the data set's protocol ignores; without annotations, those of
+    the training ground truth.
 
     Args:
         dataset: with the splits "training" and "validation".
@@ -172,12 +186,9 @@ def prepare_lesson(
     Raises:
         UserError: no video of a split is there, a split has no action, or a GVF is missing.
     """
-    annotations = read_annotations(dataset.annotations)
-    files = find_videos(dataset.videos)
-    splits = {
-        role: _segments(dataset, role, annotations, files, spec_seconds, settings)
-        for role in ("training", "validation")
-    }
+    files = dataset.video_files()
+    sources = _sources(dataset)
+    splits = {role: _segments(dataset, role, source, files, spec_seconds, settings) for role, source in sources.items()}
     needed = {segment.video for segments in splits.values() for segment in segments}
     if gvf is not None and needed - set(gvf):
         missing = sorted(needed - set(gvf))
@@ -186,7 +197,7 @@ def prepare_lesson(
             "features of the initial encoder for all of them."
         )
     videos = {name: files[name] for name in sorted(needed)}
-    return Lesson(videos, splits["training"], splits["validation"], annotations.labels, gvf)
+    return Lesson(videos, splits["training"], splits["validation"], sources["training"].labels, gvf)
 
 
 def global_features(paths: Iterable[Path], pooling: str) -> dict[str, NDArray[np.float32]]:
@@ -224,40 +235,106 @@ def _groups(method: nn.Module, stem_prefix: str) -> dict[str, list[nn.Parameter]
     return groups
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Where the segments of a role come from.
+
+    Attributes:
+        where: file, and subset, for messages.
+        labels: action classes in the order of their indices.
+        videos: video → its rows of a ground truth, or its annotations.
+    """
+
+    where: str
+    labels: tuple[str, ...]
+    videos: Mapping[str, list[SegmentRow] | VideoAnnotations]
+
+
+def _sources(dataset: Dataset) -> dict[str, _Source]:
+    paths = {role: path for role in ROLES if (path := dataset.segments(role)) is not None}
+    ready = {role: _by_video(read_segments(path)) for role, path in paths.items()}
+    annotations = cache(dataset.read)  # not read where nobody needs them
+
+    def annotated(role: str) -> dict[str, VideoAnnotations]:
+        return {video.name: video for video in annotations().subset(dataset.subset(role))}
+
+    if dataset.card.annotations is None and "training" in ready:
+        named = {row.label for rows in ready["training"].values() for row in rows if row.label is not None}
+    else:
+        named = set(annotations().labels) - {_ignored_label(dataset)}
+    labels = tuple(sorted(named))
+    sources = {}
+    for role in ROLES:
+        if role not in ready:
+            sources[role] = _Source(f"{dataset.annotations}, subset {dataset.subset(role)!r}", labels, annotated(role))
+            continue
+        rows = ready[role]
+        if role in dataset.trial:
+            tried = annotated(role)
+            rows = {video: each for video, each in rows.items() if video in tried}
+        sources[role] = _Source(str(paths[role]), labels, rows)
+    return sources
+
+
+def _ignored_label(dataset: Dataset) -> str | None:
+    return DETECTION_PROTOCOLS[dataset.protocol].ignored_label
+
+
+def _by_video(rows: Iterable[SegmentRow]) -> dict[str, list[SegmentRow]]:
+    found: dict[str, list[SegmentRow]] = {}
+    for row in rows:
+        found.setdefault(row.video, []).append(row)
+    return found
+
+
 def _segments(
     dataset: Dataset,
     role: str,
-    annotations: Annotations,
+    source: _Source,
     files: Mapping[str, Path],
     clip_seconds: float,
     settings: PretrainSettings,
 ) -> list[LabelledSegment]:
     """Return the segments of one split; videos that are not there are counted aloud and left out."""
-    index = {label: k for k, label in enumerate(annotations.labels)}
-    videos = annotations.subset(dataset.subset(role))
-    there = [video for video in videos if video.name in files]
-    if len(there) < len(videos):
-        gone = next(video.name for video in videos if video.name not in files)
-        say(f"{dataset.name}: {len(videos) - len(there)} of {len(videos)} {role} videos are not there (first: {gone}).")
+    there = [video for video in source.videos if video in files]
+    if len(there) < len(source.videos):
+        gone = next(video for video in source.videos if video not in files)
+        missing = len(source.videos) - len(there)
+        say(f"{dataset.name}: {missing} of {len(source.videos)} {role} videos are not there (first: {gone}).")
     found: list[LabelledSegment] = []
-    for video in there:
-        duration = video.duration_seconds or scan_video(files[video.name]).duration
-        found += cut_segments(
-            video.name,
-            duration,
-            video.segments,
-            [index[label] for label in video.labels],
-            clip_seconds,
-            settings.shortest_gap_clips * clip_seconds,
-        )
-    if not METHODS[settings.method].wants_background:
+    for name in there:
+        video = source.videos[name]
+        if isinstance(video, VideoAnnotations):
+            shortest_gap = settings.shortest_gap_clips * clip_seconds
+            found += _cut(video, files[name], source.labels, _ignored_label(dataset), clip_seconds, shortest_gap)
+        else:
+            found += labelled_segments(video, source.labels, clip_seconds, source.where)
+    # Background that a method does not want trains it with "every-segment" only as TSP's code lets it: unlabelled.
+    wanted = METHODS[settings.method].wants_background or (role == "training" and settings.sampling == "every-segment")
+    if not wanted:
         found = [segment for segment in found if not segment.region]
     if not label_counts(found)["foreground"]:
         raise UserError(
-            f"{dataset.annotations}, subset {dataset.subset(role)!r}: expected actions of {clip_seconds:.2f} s or more "
-            f"in videos of {dataset.videos}, found none: check the video names and the splits."
+            f"{source.where}: expected actions of {clip_seconds:.2f} s or more in videos of {dataset.videos}, found "
+            "none: check the video names and the splits."
         )
     return found
+
+
+def _cut(
+    video: VideoAnnotations,
+    file: Path,
+    labels: Sequence[str],
+    ignored_label: str | None,
+    clip_seconds: float,
+    shortest_gap: float,
+) -> list[LabelledSegment]:
+    annotated = annotated_actions(video, ignored_label)
+    if annotated is None:
+        return []
+    duration = video.duration_seconds or scan_video(file).duration
+    classes = [labels.index(label) for label in annotated[1]]
+    return cut_segments(video.name, duration, annotated[0], classes, clip_seconds, shortest_gap)
 
 
 def _figures(lesson: Lesson, history: History) -> dict[str, object]:

@@ -1,16 +1,18 @@
-import csv
-import gzip
-from collections import defaultdict
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from tests.evaluation.helpers import shared
 from tspbench.pretraining.contract import BACKGROUND
-from tspbench.pretraining.segments import LabelledSegment, balanced_epoch, cut_segments, label_counts
+from tspbench.pretraining.segments import (
+    LabelledSegment,
+    cut_segments,
+    epoch_segments,
+    find_gaps,
+    fit_clips,
+    label_counts,
+)
 
 
 def cut(actions, duration=100.0, shortest=1.0, gap=5.0, classes=None):
@@ -67,46 +69,76 @@ def test_classes_and_regions():
 )
 def test_actions_and_gaps_are_counted_as_on_a_ruler(actions, duration, gap):
     segments = [(start, start + length) for start, length in actions]
-    free = np.ones(duration, dtype=bool)
+    # Gaps between actions after the end of the video count as whole, and then end with the video.
+    last = max([duration, *(start + length for start, length in actions)])
+    free = np.ones(last, dtype=bool)
     for start, end in segments:
         free[start:end] = False
-    runs, length = 0, 0
-    for second in [*free, False]:
-        if not second:
-            runs, length = runs + (length >= gap), 0
-        else:
-            length += 1
+    if last > duration:
+        free[max([duration, *(end for _, end in segments)]) :] = False
+    runs, first = 0, None
+    for second, is_free in enumerate([*free, False]):
+        if is_free and first is None:
+            first = second
+        elif not is_free and first is not None:
+            runs, first = runs + (second - first >= gap and first < duration), None
     found = cut(segments, duration, shortest=0.5, gap=gap)
     background = [(start, end) for start, end, action in found if action == B]
     # An action of length 0 cuts a gap in two on paper and not on the ruler: leave those cases out.
     if all(length for _, length in actions):
         assert len(background) == runs
-    assert all(free[int(start) : int(end)].all() for start, end in background)
+    assert all(free[int(start) : int(end)].all() and end <= duration for start, end in background)
 
 
-@pytest.mark.parametrize(("name", "videos"), [("valid", 200), ("test", 212)])
-def test_background_is_cut_as_in_the_ground_truth_of_tsp(name, videos):
-    """FACTS 10.2: the same number of background segments in every video of THUMOS14."""
-    actions, durations, published = defaultdict(list), {}, defaultdict(int)
-    with gzip.open(shared(f"data/thumos14/{name}_tsp_groundtruth.csv.gz"), "rt") as file:
-        for row in csv.DictReader(file):
-            video = row["video-name"]
-            durations[video] = float(row["video-duration"])
-            if row["temporal-region-label"] == "Action":
-                actions[video].append((float(row["t-start"]), float(row["t-end"])))
-            else:
-                published[video] += 1
-    assert len(durations) == videos
+@pytest.mark.parametrize(
+    ("actions", "union", "released"),
+    [
+        # Nested: the released files go on at 30, where the action ends that began last.
+        ([(10, 60), (20, 30)], [(0, 10), (60, 100)], [(0, 10), (30, 100)]),
+        # Overlapping without nesting: no difference.
+        ([(10, 30), (20, 60)], [(0, 10), (60, 100)], [(0, 10), (60, 100)]),
+        # Inside an action as long as the video there is background, too.
+        ([(0, 100), (20, 30), (40, 50)], [], [(30, 40), (50, 100)]),
+        # Two that begin together: the one that comes last in the file.
+        ([(10, 60), (10, 30)], [(0, 10), (60, 100)], [(0, 10), (30, 100)]),
+        ([(10, 30), (10, 60)], [(0, 10), (60, 100)], [(0, 10), (60, 100)]),
+        # Behind the end, gaps between actions are kept as they are, and there is none after the last action.
+        ([(80, 120), (150, 160)], [(0, 80), (120, 150)], [(0, 80), (120, 150)]),
+        ([(150, 160)], [(0, 150)], [(0, 150)]),
+        ([], [(0, 100)], [(0, 100)]),
+    ],
+)
+def test_gaps_by_hand(actions, union, released):
+    array = np.array(actions, dtype=np.float64).reshape(-1, 2)
+    for as_released, expected in ((False, union), (True, released)):
+        gaps = find_gaps(array, 100.0, 5.0, as_released=as_released)
+        assert gaps.shape == (len(expected), 2)
+        assert_array_equal(gaps, np.array(expected, dtype=np.float64).reshape(-1, 2))
 
-    def background(video, duration):
-        return sum(action == B for _, _, action in cut(actions[video], duration, shortest=16 / 15, gap=16 / 15))
 
-    # A few videos are annotated beyond their end: the published cut follows the annotations, ours the video.
-    ends = {video: max([durations[video], *(end for _, end in actions[video])]) for video in durations}
-    assert {video: background(video, ends[video]) for video in durations} == {v: published[v] for v in durations}
-    others = {video for video in durations if background(video, durations[video]) != published[video]}
-    assert others == {"valid": {"video_validation_0000364"}, "test": {"video_test_0000270", "video_test_0000814"}}[name]
-    assert all(ends[video] > durations[video] + 14 for video in others)
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 30)), max_size=8), st.integers(1, 9))
+def test_both_ways_of_cutting_agree_where_actions_do_not_overlap(actions, gap):
+    ends = np.cumsum([start + length for start, length in actions])
+    apart = np.array([(end - length, end) for (_, length), end in zip(actions, ends, strict=True)]).reshape(-1, 2)
+    first, second = (find_gaps(apart.astype(float), 1e4, gap, as_released=each) for each in (False, True))
+    assert_array_equal(first, second)
+
+
+def test_segments_are_fitted_to_their_videos():
+    segments = [
+        LabelledSegment("a", -1.0, 1.0, 0),  # 1 s of it is in the video
+        LabelledSegment("a", 9.5, 20.0, 1),  # half a second
+        LabelledSegment("b", 9.5, 20.0, 1),
+        LabelledSegment("a", 12.0, 20.0, 2),  # nothing
+        LabelledSegment("a", 3.0, 3.0, 2),
+        LabelledSegment("a", 4.0, 4.9, B),
+        LabelledSegment("a", 4.0, 5.0, B),
+    ]
+    assert fit_clips(segments, {"a": 10.0, "b": 15.0}, 1.0) == [
+        LabelledSegment("a", 0.0, 1.0, 0),
+        LabelledSegment("b", 9.5, 15.0, 1),
+        LabelledSegment("a", 4.0, 5.0, B),
+    ]
 
 
 def segments_of(foreground, background):
@@ -115,9 +147,9 @@ def segments_of(foreground, background):
 
 
 @given(st.integers(1, 20), st.integers(0, 50), st.integers(1, 6), st.integers(0, 2**32))
-def test_an_epoch_is_half_background(foreground, background, clips, seed):
+def test_a_balanced_epoch_is_half_background(foreground, background, clips, seed):
     segments = segments_of(foreground, background)
-    chosen = balanced_epoch(segments, clips, np.random.default_rng(seed))
+    chosen = epoch_segments(segments, clips, "balanced", np.random.default_rng(seed))
     counts = np.bincount(chosen, minlength=len(segments))
     assert_array_equal(counts[:foreground], clips)
     shared_out = counts[foreground:]
@@ -127,9 +159,19 @@ def test_an_epoch_is_half_background(foreground, background, clips, seed):
     assert len(chosen) == foreground * clips * (2 if background else 1)
 
 
-def test_an_epoch_follows_from_its_generator_and_is_in_random_order():
+@given(st.integers(1, 20), st.integers(0, 50), st.integers(1, 6), st.integers(0, 2**32))
+def test_an_epoch_of_every_segment(foreground, background, clips, seed):
+    segments = segments_of(foreground, background)
+    chosen = epoch_segments(segments, clips, "every-segment", np.random.default_rng(seed))
+    assert_array_equal(np.bincount(chosen, minlength=len(segments)), clips)
+    if not background:
+        assert_array_equal(chosen, epoch_segments(segments, clips, "balanced", np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "every-segment"])
+def test_an_epoch_follows_from_its_generator_and_is_in_random_order(sampling):
     segments = segments_of(20, 30)
-    first, again, other = (balanced_epoch(segments, 5, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (epoch_segments(segments, 5, sampling, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert_array_equal(first, again)
     assert (first != other).any()
     regions = np.array([segments[k].region for k in first])
@@ -138,5 +180,5 @@ def test_an_epoch_follows_from_its_generator_and_is_in_random_order():
 
 def test_background_takes_turns_from_epoch_to_epoch():
     segments = segments_of(2, 40)
-    seen = [set(balanced_epoch(segments, 5, np.random.default_rng(seed)).tolist()) for seed in range(40)]
+    seen = [set(epoch_segments(segments, 5, "balanced", np.random.default_rng(seed)).tolist()) for seed in range(40)]
     assert set.union(*seen) == set(range(42))
