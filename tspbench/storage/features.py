@@ -65,7 +65,8 @@ def write_part(path: Path, features: Mapping[str, VideoFeatures], stamps: Mappin
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["stamps"] = orjson.dumps({name: stamps[name] for name in features}).decode()
         for name, video in features.items():
-            _write_video(file, name, video)
+            entry = file.create_dataset(name, data=video.rows.astype(np.float32, copy=False))
+            entry.attrs.update(_video_attributes(video))
 
 
 def finished_videos(folder: Path, stamps: Mapping[str, str]) -> dict[str, Path]:
@@ -88,7 +89,7 @@ def assemble(path: Path, parts: Mapping[str, Path], meaning: RowMeaning, skipped
         skipped: videos left out → why.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        _write_meaning(file, meaning)
+        file.attrs.update(_meaning_attributes(meaning))
         file.attrs["skipped"] = sorted(f"{name}: {reason}" for name, reason in skipped.items())
         for part in sorted(set(parts.values())):
             with h5py.File(part, "r") as source:
@@ -99,10 +100,24 @@ def assemble(path: Path, parts: Mapping[str, Path], meaning: RowMeaning, skipped
 
 def write_features(path: Path, features: Mapping[str, VideoFeatures], meaning: RowMeaning) -> None:
     """Write a whole feature file atomically."""
+    entries = ((name, video.rows, _video_attributes(video)) for name, video in features.items())
+    write_entries(path, entries, _meaning_attributes(meaning))
+
+
+def write_entries(
+    path: Path, entries: Iterable[tuple[str, Rows, Mapping[str, object]]], attributes: Mapping[str, object]
+) -> None:
+    """Write a feature file atomically, one video after the other.
+
+    Args:
+        path: the file to write.
+        entries: video, its (T, D) rows and its attributes; the rows of one video are held at a time.
+        attributes: of the file; none for a file such as TSP's.
+    """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        _write_meaning(file, meaning)
-        for name, video in features.items():
-            _write_video(file, name, video)
+        file.attrs.update(attributes)
+        for name, rows, its_attributes in entries:
+            file.create_dataset(name, data=rows.astype(np.float32, copy=False)).attrs.update(its_attributes)
 
 
 class FeatureFiles:
@@ -154,6 +169,10 @@ class FeatureFiles:
     def meaning(self) -> dict[str, object]:
         """Return the first file's attributes; empty for files without, such as the released TSP features."""
         return _attributes(self._open()[0])
+
+    def attributes(self, video: str) -> dict[str, object]:
+        """Return what the file says of ``video`` alone, such as its duration; empty for files without attributes."""
+        return _attributes(self._entry(video))
 
     def check(self, videos: Mapping[str, float | None], report: Advance) -> list[str]:
         """Read every row of some videos once, so that what is wrong with them is said before anything is trained.
@@ -329,12 +348,8 @@ def write_like(
         weights: see `RowMeaning`.
         make: (T, D) → rows; called for one video after the other, in the order of their names.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update({**template.meaning(), "encoder": encoder, "weights": weights})
-        for name in sorted(template.videos):
-            like = template._entry(name)
-            entry = file.create_dataset(name, data=make(like.shape))
-            entry.attrs.update(like.attrs)
+    entries = ((name, make(template._entry(name).shape), template.attributes(name)) for name in sorted(template.videos))
+    write_entries(path, entries, {**template.meaning(), "encoder": encoder, "weights": weights})
 
 
 def read_vectors(path: Path) -> dict[str, Rows]:
@@ -356,20 +371,16 @@ def _open_file(path: Path) -> h5py.File:
         raise UserError(f"{path} is not a readable H5 file ({error}): make or copy it again.") from error
 
 
-def _write_meaning(file: h5py.File, meaning: RowMeaning) -> None:
-    file.attrs["format"] = FORMAT
-    for key, value in asdict(meaning).items():
-        file.attrs[key] = value
+def _meaning_attributes(meaning: RowMeaning) -> dict[str, object]:
+    return {"format": FORMAT, **asdict(meaning)}
 
 
-def _write_video(file: h5py.File, name: str, video: VideoFeatures) -> None:
-    dataset = file.create_dataset(name, data=video.rows.astype(np.float32, copy=False))
-    dataset.attrs["duration"] = video.duration
-    dataset.attrs["decoder"] = video.decoder
+def _video_attributes(video: VideoFeatures) -> dict[str, object]:
+    return {"duration": video.duration, "decoder": video.decoder}
 
 
-def _attributes(file: h5py.File) -> dict[str, object]:
-    return {key: _plain(value) for key, value in file.attrs.items()}
+def _attributes(where: h5py.File | h5py.Dataset) -> dict[str, object]:
+    return {key: _plain(value) for key, value in where.attrs.items()}
 
 
 def _plain(value: object) -> object:

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Final
 
 import h5py
-import numpy as np
-from numpy.lib.format import open_memmap
 
 from tspbench.errors import UserError
 from tspbench.storage.atomic import replacing
-from tspbench.storage.features import FeatureFiles, Rows
+from tspbench.storage.feature_folders import finite_rows, npy_files, open_npy, other_name
+from tspbench.storage.features import FeatureFiles
 
-PREFIX: Final = "v_"
 ENDINGS: Final = ("", "_vggish")
+AGAIN: Final = "the sound of this video"
 VGGISH_SECONDS: Final = 0.96  # what a row stands for
 # How far the number of rows may be from what the video's length says; the greater of both.
 SPARE_ROWS: Final = 3
@@ -45,7 +44,7 @@ def sound_h5(source: Path, out: Path, videos: Collection[str]) -> Path:
         with replacing(out) as temporary, h5py.File(temporary, "w") as target:
             width = 0
             for video, path in files.items():
-                target[video] = rows = _read(path)
+                target[video] = rows = finite_rows(path, open_npy(path, "(S, D)", AGAIN), AGAIN)
                 width = width or rows.shape[1]
                 if rows.shape[1] != width:
                     raise UserError(
@@ -97,13 +96,10 @@ def check_sound_lengths(
 
 def _of_videos(folder: Path, videos: Collection[str]) -> dict[str, Path]:
     """Return the file of each video that has one, in the order of the videos' names."""
-    there = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix == ".npy"}
-    if not there:
-        raise UserError(f"{folder}: expected .npy files of sound features, one a video, found none; give their folder.")
+    there = npy_files(folder, "sound features")
     files: dict[str, Path] = {}
     for video in sorted(set(videos)):
-        other = video.removeprefix(PREFIX) if video.startswith(PREFIX) else PREFIX + video
-        found = [there[name + end] for name in (video, other) for end in ENDINGS if name + end in there]
+        found = [there[name + end] for name in (video, other_name(video)) for end in ENDINGS if name + end in there]
         if len(found) > 1:
             raise UserError(
                 f"{folder}: expected one file of the video {video!r}, found {found[0].name} and {found[1].name}; "
@@ -118,27 +114,3 @@ def _of_videos(folder: Path, videos: Collection[str]) -> dict[str, Path]:
             f"{next(iter(there.values())).name}; name the files after the videos."
         )
     return files
-
-
-def _read(path: Path) -> Rows:
-    """Return the rows of a file, float32 (S, D)."""
-    try:
-        # Nothing is read before the shape is known, and Python objects are never made.
-        content = open_memmap(path, mode="r")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); copy it again.") from error
-    except ValueError as error:
-        raise UserError(
-            f"{path}: expected an .npy file of (S, D) numbers, found Python objects, another format, or a file that is "
-            "cut off; write it again with numpy.save as an array of float32."
-        ) from error
-    if content.dtype.kind not in "fiu" or content.ndim != 2 or not content.size:
-        raise UserError(
-            f"{path}: expected (S, D) numbers with S of at least 1, found {content.dtype} {content.shape}; extract the "
-            "sound of this video again."
-        )
-    with np.errstate(over="ignore"):
-        rows: Rows = np.asarray(content, dtype=np.float32)
-    if not np.isfinite(rows).all():
-        raise UserError(f"{path} holds NaN or infinity; extract the sound of this video again.")
-    return rows

@@ -89,7 +89,7 @@ def archive():
         (rows()[0], ["found float32 (128,)"]),
         (rows()[None], ["found float32 (1, 4, 128)"]),
         (np.float32(1), ["found float32 ()"]),
-        (rows(0), ["S of at least 1, found float32 (0, 128)"]),
+        (rows(0), ["neither axis empty, found float32 (0, 128)"]),
         (np.array([["a"]]), ["found <U1 (1, 1)"]),
         (rows().astype(complex), ["found complex128 (4, 128)"]),
         (np.full((4, 128), np.nan), ["holds NaN or infinity"]),
