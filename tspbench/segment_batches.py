@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from baselines.caption_contract import Stream, Streams
 from tspbench.feature_reading import Features, Order, Piece, Workers
+from tspbench.storage.feature_folders import PREFIX
 from tspbench.storage.features import FeatureFiles
-from tspbench.storage.sound import PREFIX
 from tspbench.timeline import Timeline
 
 Floats = NDArray[np.float64]
