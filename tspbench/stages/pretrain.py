@@ -204,14 +204,19 @@ def global_features(paths: Iterable[Path], pooling: str) -> dict[str, NDArray[np
     """Pool the frozen initial encoder's clip features over each whole video (TSP, section 3: the GVF).
 
     Args:
-        paths: H5 files of (T, D) features, or one file of (D,) vectors such as the released GVF.
+        paths: H5 files of (T, D) features, or files of (D,) vectors such as the released GVF.
         pooling: "max" or "avg".
+
+    Returns:
+        Video → (D,). Released files go by the names of video files: ActivityNet's ``v_`` is taken off.
     """
     files = FeatureFiles(paths)
-    if files.is_vectors():
-        return {video: vector for path in files.paths for video, vector in read_vectors(path).items()}
     pool = np.max if pooling == "max" else np.mean
-    return {video: pool(files.rows(video), axis=0) for video in sorted(files.videos)}
+    if files.is_vectors():
+        pooled = {video: vector for path in files.paths for video, vector in read_vectors(path).items()}
+    else:
+        pooled = {video: pool(files.rows(video), axis=0) for video in sorted(files.videos)}
+    return {video.removeprefix("v_"): vector for video, vector in pooled.items()}
 
 
 def _build(encoder: AnyEncoder, lesson: Lesson, settings: PretrainSettings, seed: int) -> Any:

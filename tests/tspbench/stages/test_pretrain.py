@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -6,10 +7,13 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
+from tests.evaluation.helpers import shared
 from tests.tspbench.helpers import one_sentence, silent, small_dataset, with_card
+from tspbench.datasets import open_dataset
 from tspbench.encoders import load_encoder, new_encoder
 from tspbench.fit import FitSettings
 from tspbench.pretraining.contract import BACKGROUND
+from tspbench.pretraining.segments import LabelledSegment
 from tspbench.stages.pretrain import (
     ENCODER_FILE,
     PUBLISHED_FIT,
@@ -19,6 +23,9 @@ from tspbench.stages.pretrain import (
     pretrain,
 )
 from tspbench.storage.checkpoints import read_weights
+from tspbench.storage.recipes import write_toml
+from tspbench.storage.tsp_segments import SegmentRow, VideoMetadata, read_segments, write_segments
+from tspbench.storage.video import write_video
 
 CLIP_SECONDS = 8 / 12
 FIT = FitSettings(
@@ -150,6 +157,73 @@ def test_missing_global_features_are_one_sentence(dataset, gvf):
         lesson_of(dataset, TSP.model_copy(update={"gvf": "max"}), gvf)
 
 
+THUMOS14 = {"training": "valid", "validation": "test"}
+
+
+@pytest.fixture(scope="module")
+def thumos(tmp_path_factory):
+    """The real ground truth of THUMOS14, with grey videos of the real lengths for the shortest of each split."""
+    folder = tmp_path_factory.mktemp("thumos14")
+    paths = {role: shared(f"data/thumos14/{name}_tsp_groundtruth.csv.gz") for role, name in THUMOS14.items()}
+    for path in paths.values():
+        durations = {row.video: row.file.duration_seconds for row in read_segments(path)}
+        for video in sorted(durations, key=lambda video: durations[video])[:3]:
+            frames = (np.full((64, 64, 3), k % 256, dtype=np.uint8) for k in range(round(5 * durations[video])))
+            write_video(folder / "videos" / f"{video}.mp4", frames, 5)
+    card = {"name": "thumos14", "protocol": "thumos14", "segments": {role: str(path) for role, path in paths.items()}}
+    write_toml(folder / "dataset.toml", card)
+    return open_dataset(str(folder))
+
+
+@pytest.fixture(scope="module")
+def released_gvf():
+    return global_features([shared("data/thumos14/r2plus1d_34-max_gvf.h5")], "max")
+
+
+def test_every_video_of_thumos14_has_a_released_global_feature(released_gvf):
+    assert len(released_gvf) == 413
+    assert {vector.shape for vector in released_gvf.values()} == {(512,)}
+    assert all(np.isfinite(vector).all() for vector in released_gvf.values())
+    named = {
+        role: {row.video for row in read_segments(shared(f"data/thumos14/{name}_tsp_groundtruth.csv.gz"))}
+        for role, name in THUMOS14.items()
+    }
+    assert {role: len(videos) for role, videos in named.items()} == {"training": 200, "validation": 212}
+    # In the one that is left everything is ambiguous.
+    assert released_gvf.keys() - named["training"] - named["validation"] == {"video_test_0001292"}
+    assert named["training"] | named["validation"] < released_gvf.keys()
+
+
+@pytest.mark.parametrize("name", ["tiny", "r2plus1d_18"])
+def test_the_released_global_features_drive_a_pretraining_on_thumos14(thumos, released_gvf, tmp_path, capsys, name):
+    classes = tuple(json.loads(shared("data/thumos14/action_labels.json").read_text()))
+    encoder = new_encoder(name, 0)
+    fit = FIT.model_copy(update={"epochs": 1, "batch_size": 8})
+    settings = PretrainSettings(method="tsp", gvf="max", clips_per_segment=1, sampling="every-segment", fit=fit)
+    lesson = prepare_lesson(thumos, encoder.preprocessing.clip_seconds, settings, released_gvf)
+    assert lesson.labels == classes
+    assert "197 of 200 training videos are not there" in capsys.readouterr().err
+    assert len(lesson.videos) == 6
+    # What the file says of the three shortest videos, where a clip fits: none of their segments leaves its video.
+    rows = [row for row in read_segments(thumos.segments("training")) if row.video in lesson.videos]
+    kept = {
+        (row.video, row.start, row.end, row.label)
+        for row in rows
+        if row.end - row.start >= encoder.preprocessing.clip_seconds
+    }
+    assert kept == {(s.video, s.start, s.end, None if s.region else lesson.labels[s.action]) for s in lesson.training}
+    if name == "r2plus1d_18":  # one step, of two clips
+        actions, background = ([s for s in lesson.training if s.region == region] for region in (0, 1))
+        lesson = replace(lesson, training=[actions[0], background[0]], validation=lesson.validation[:1])
+    figures = pretrain(
+        name, encoder, lesson, settings, seed=0, device="cpu", folder=tmp_path, key="key", advance=silent
+    )
+    assert np.isfinite([figures["epochs"][0][f"{part}_loss"] for part in ("action", "region", "total")]).all()
+    heads = read_weights(tmp_path / ENCODER_FILE).heads
+    assert heads["action"]["weight"].shape == (20, encoder.feature_dim)
+    assert heads["region"]["weight"].shape == (2, encoder.feature_dim + 512)
+
+
 def test_missing_videos_are_counted_aloud_and_left_out(dataset, tmp_path, capsys):
     (tmp_path / "v").mkdir()
     for name in ("v0", "v3"):
@@ -162,6 +236,125 @@ def test_missing_videos_are_counted_aloud_and_left_out(dataset, tmp_path, capsys
     (tmp_path / "v" / "v3.mp4").unlink()
     with one_sentence(dataset.annotations, "'val'", "found none"):
         lesson_of(with_card(dataset, videos=str(tmp_path / "v")), TSP)
+
+
+def ground_truth(folder, role, *rows, duration=4.0):
+    """Write segments (video, start, end, label) as the ground truth of a role, and return the card's entry."""
+    write_segments(
+        folder / f"{role}.csv",
+        [SegmentRow(*row, VideoMetadata(f"{row[0]}.mp4", duration, 12.0, int(12 * duration))) for row in rows],
+    )
+    return {role: str(folder / f"{role}.csv")}
+
+
+ROWS = {
+    "training": [("v0", 0.5, 1.5, "odd"), ("v1", 3.0, 9.0, "even"), ("v1", 3.5, 9.0, "even"), ("v0", 0.0, 0.6, None)],
+    "validation": [("v3", 0.0, 2.0, "odd"), ("v3", 2.0, 4.0, None)],
+}
+
+
+def both(folder):
+    return {key: path for role, rows in ROWS.items() for key, path in ground_truth(folder, role, *rows).items()}
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_ready_made_segments_are_taken_as_they_are(dataset, tmp_path, annotated):
+    """Cut off at the end of the video, and dropped where no clip of 0.67 s fits."""
+    annotations = {} if annotated else {"annotations": None}
+    lesson = lesson_of(with_card(dataset, segments=both(tmp_path), **annotations), TSP)
+    assert lesson.labels == ("even", "odd")
+    assert lesson.training == [LabelledSegment("v0", 0.5, 1.5, 1), LabelledSegment("v1", 3.0, 4.0, 0)]
+    assert lesson.validation == [LabelledSegment("v3", 0.0, 2.0, 1), LabelledSegment("v3", 2.0, 4.0, BACKGROUND)]
+    assert sorted(lesson.videos) == ["v0", "v1", "v3"]
+
+
+def test_a_role_without_ready_made_segments_is_cut_from_the_annotations(dataset, tmp_path):
+    entry = ground_truth(tmp_path, "training", *ROWS["training"])
+    lesson = lesson_of(with_card(dataset, segments=entry), TSP)
+    assert len(lesson.training) == 2
+    assert lesson.validation == lesson_of(dataset, TSP).validation
+    with one_sentence("dataset.toml", '"annotations"'):
+        lesson_of(with_card(dataset, segments=entry, annotations=None), TSP)
+
+
+def test_annotations_of_one_role_go_with_segments_of_the_other(dataset, tmp_path):
+    content = json.loads(dataset.annotations.read_text())
+    content["database"] = {name: entry for name, entry in content["database"].items() if entry["subset"] == "val"}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    entry = ground_truth(tmp_path, "training", *ROWS["training"])
+    lesson = lesson_of(with_card(dataset, segments=entry, annotations=str(tmp_path / "a.json")), TSP)
+    assert {segment.video for segment in lesson.training} == {"v0", "v1"}
+
+
+def test_a_trial_takes_the_segments_of_its_videos_alone(dataset, tmp_path):
+    rows = [(f"v{k}", 0.5, 1.5, "odd") for k in range(3)]
+    ready = with_card(dataset, segments={**both(tmp_path), **ground_truth(tmp_path, "training", *rows)})
+    trial = replace(ready, trial={"training": 2})
+    tried = {video.name for video in trial.read().subset("train")}
+    assert len(tried) == 2
+    lesson, whole = lesson_of(trial, TSP), lesson_of(ready, TSP)
+    assert lesson.training == [segment for segment in whole.training if segment.video in tried]
+    assert (len(lesson.training), len(whole.training)) == (2, 3)
+    assert lesson.validation == whole.validation
+
+
+def test_labels_that_nobody_knows_are_one_sentence(dataset, tmp_path):
+    entry = ground_truth(tmp_path, "validation", ("v3", 0.0, 2.0, "evn"))
+    with one_sentence(tmp_path / "validation.csv", "'v3'", "'evn'", "did you mean 'even'?"):
+        lesson_of(with_card(dataset, segments=entry), TSP)
+    entries = {**both(tmp_path), **ground_truth(tmp_path, "validation", ("v3", 0.0, 2.0, "run"))}
+    with one_sentence(tmp_path / "validation.csv", "'run'", "known are even, odd"):
+        lesson_of(with_card(dataset, segments=entries, annotations=None), TSP)
+
+
+def test_missing_videos_of_ready_made_segments_are_counted_aloud(dataset, tmp_path, capsys):
+    entry = ground_truth(tmp_path, "training", *ROWS["training"], ("v8", 0.0, 2.0, "odd"), ("v8", 2.0, 4.0, None))
+    assert len(lesson_of(with_card(dataset, segments=entry), TSP).training) == 2
+    assert "1 of 3 training videos are not there (first: v8)" in capsys.readouterr().err
+    entry = ground_truth(tmp_path, "training", ("v8", 0.0, 2.0, "odd"))
+    with one_sentence(tmp_path / "training.csv", "found none"):
+        lesson_of(with_card(dataset, segments=entry), TSP)
+
+
+def test_every_segment_gives_tac_its_background_without_a_label(dataset):
+    """So TSP's code trains it, and validates it on actions alone; figures say what an epoch has."""
+    lesson = lesson_of(dataset, TAC.model_copy(update={"sampling": "every-segment"}))
+    assert [s.action for s in lesson.training].count(BACKGROUND) == 6
+    assert [s.action for s in lesson.validation] == [1, 0]
+    assert lesson.training == lesson_of(dataset, TSP).training
+
+
+@pytest.mark.parametrize(("sampling", "steps"), [("balanced", 2 * 3), ("every-segment", 2 * 5)])
+def test_an_epoch_is_as_long_as_its_sampling_says(dataset, tmp_path, sampling, steps):
+    """3 actions and 6 gaps, 4 clips of each, in batches of 8: 24 clips balanced, 36 of every segment."""
+    settings = TSP.model_copy(update={"sampling": sampling, "clips_per_segment": 4})
+    told = []
+    run(tmp_path, lesson_of(dataset, settings), settings, advance=lambda done, total, note="": told.append(total))
+    assert set(told) == {steps}
+
+
+def test_what_the_protocol_ignores_is_neither_action_nor_cut_out(dataset, tmp_path):
+    """As in TSP's ground truth of THUMOS14: ambiguous stretches are dropped before the gaps are cut."""
+    content = json.loads(dataset.annotations.read_text())
+    content["database"]["v0"]["annotations"].append({"segment": [3.0, 3.8], "label": "Ambiguous"})
+    content["database"]["v1"]["annotations"] = [{"segment": [3.0, 3.8], "label": "Ambiguous"}]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    ambiguous = with_card(dataset, annotations=str(tmp_path / "a.json"))
+    lesson = lesson_of(with_card(ambiguous, protocol="thumos14"), TSP)
+    expected = lesson_of(dataset, TSP)
+    assert lesson.labels == ("even", "odd")
+    assert lesson.training == [segment for segment in expected.training if segment.video != "v1"]
+    assert lesson_of(ambiguous, TSP).labels == ("Ambiguous", "even", "odd")
+
+
+def test_thumos_annotations_serve(dataset, tmp_path):
+    for label, video, subset in (("Diving", "v0", "val"), ("HighJump", "v1", "val"), ("Diving", "v3", "test")):
+        (tmp_path / f"{label}_{subset}.txt").write_text(f"{video} 1.0 2.5\n")
+    card = {"annotations": str(tmp_path), "splits": {"training": "validation", "validation": "test"}}
+    lesson = lesson_of(with_card(dataset, **card, protocol="thumos14"), TSP)
+    assert lesson.labels == ("Diving", "HighJump")
+    assert [s for s in lesson.validation if not s.region] == [LabelledSegment("v3", 1.0, 2.5, 0)]
+    assert len(lesson.training) == 2 * 3
 
 
 def test_a_duration_that_is_not_annotated_is_the_videos_own(dataset, tmp_path):
@@ -203,8 +396,8 @@ def test_released_vectors_are_taken_as_they_are_from_every_file(tmp_path):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file[f"v_{name}"] = np.array([1.0, 2.0], dtype=np.float32)
     found = global_features([tmp_path / "a.h5", tmp_path / "b.h5"], "max")
-    assert found.keys() == {"v_a", "v_b"}
-    assert_array_equal(found["v_b"], [1, 2])
+    assert found.keys() == {"a", "b"}
+    assert_array_equal(found["b"], [1, 2])
 
 
 def test_the_published_recipe_is_that_of_the_paper():
