@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import av
 import decord
@@ -17,6 +18,31 @@ Frames = NDArray[np.uint8]
 
 # A header may promise a frame or two more than an edit list keeps; more than this share missing is a truncated file.
 MISSING_SHARE = 0.01
+# As these FFmpeg shows texts (by their suffix) and pictures as videos of a few frames.
+NO_VIDEOS: Final = ("tty", "image2", "_pipe")
+
+
+class Problem(StrEnum):
+    """Why a file cannot be used as a video."""
+
+    MISSING = "missing"
+    EMPTY = "empty"
+    UNREADABLE = "unreadable"  # the system does not give its content away
+    NOT_A_VIDEO = "not a video"
+    NO_VIDEO_STREAM = "no video stream"
+    NO_FRAMES = "no frames"
+    TRUNCATED = "truncated"
+    BROKEN_FRAMES = "broken frames"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+
+
+class VideoError(UserError):
+    """A video that cannot be used: the sentence, and which `Problem` it is."""
+
+    def __init__(self, message: str, problem: Problem = Problem.BROKEN_FRAMES) -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 @dataclass(frozen=True)
@@ -32,6 +58,7 @@ class VideoInfo:
         turns: quarter turns, counter-clockwise, that bring a decoded frame upright.
         first_tick: presentation time of the first frame, in units of the stream's time base.
         seconds_per_tick: the stream's time base.
+        promised_frames: how many the header says there are; 0 where it does not say.
     """
 
     path: Path
@@ -42,6 +69,7 @@ class VideoInfo:
     turns: int
     first_tick: int
     seconds_per_tick: float
+    promised_frames: int
 
     @property
     def frames(self) -> int:
@@ -64,26 +92,34 @@ def scan_video(path: Path) -> VideoInfo:
     """Read every packet's timestamp and decode the first frame; nothing else is decoded.
 
     Raises:
-        UserError: no such file, not a video, no frame in it, or it ends long before its header says.
+        VideoError: no such file, not a video, no frame in it, or it ends long before its header says.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not a file: give the path of a video.")
+        raise VideoError(f"{path} is not a file: give the path of a video.", Problem.MISSING)
     try:
         with av.open(str(path)) as container:
+            if container.format.name.endswith(NO_VIDEOS):
+                raise VideoError(f"{path} is a text or a picture: give a video.", Problem.NOT_A_VIDEO)
             stream = container.streams.best("video")
             if stream is None:
-                raise UserError(f"{path} holds no video stream: take it out of the list, or give a video.")
+                raise VideoError(
+                    f"{path} holds no video stream: take it out of the list, or give a video.", Problem.NO_VIDEO_STREAM
+                )
             ticks = [p.pts for p in container.demux(stream) if p.size and p.pts is not None and not p.is_discard]
             promised, base, index = stream.frames, float(stream.time_base), stream.index
             rate = float(stream.average_rate or 0)
-        _check_count(path, len(ticks), promised)
-        size, turns = _first_frame(path, index)
     except (av.FFmpegError, IndexError) as error:
-        raise UserError(f"{path} cannot be read as a video ({_reason(error)}): copy or download it again.") from error
+        raise VideoError(
+            f"{path} cannot be read as a video ({_reason(error)}): copy or download it again.", _problem(error)
+        ) from error
+    _check_count(path, len(ticks), promised)
+    size, turns = _first_frame(path, index)
     ordered = np.unique(np.array(ticks, dtype=np.int64))
     timestamps = (ordered - ordered[0]) * base
     interval = float(np.median(np.diff(timestamps))) if len(ordered) > 1 else 1.0 / rate if rate else 0.04
-    return VideoInfo(path, timestamps, float(timestamps[-1]) + interval, index, size, turns, int(ordered[0]), base)
+    return VideoInfo(
+        path, timestamps, float(timestamps[-1]) + interval, index, size, turns, int(ordered[0]), base, promised
+    )
 
 
 def open_video(info: VideoInfo) -> FrameReader:
@@ -139,10 +175,10 @@ class PyavReader:
     def _frame(self, index: int) -> Frames:
         if self._last and self._last[0] == index:
             return self._last[1]
-        # Reading on is cheaper than a seek while the frame is near.
-        if not self._next <= index < self._next + 64:
-            self._seek(index)
         try:
+            # Reading on is cheaper than a seek while the frame is near.
+            if not self._next <= index < self._next + 64:
+                self._seek(index)
             for frame in self._frames:
                 here = self._index(frame.pts)
                 self._next = here + 1
@@ -166,8 +202,10 @@ class PyavReader:
         return int(np.searchsorted(self._info.timestamps, seconds + 1e-6) - 1)
 
 
-def write_video(path: Path, frames: Iterable[Frames], frame_rate: int) -> None:
+def write_video(path: Path, frames: Iterable[Frames], frame_rate: int, comment: str = "") -> None:
     """Write (H, W, 3) uint8 RGB frames as H.264 with a key frame each second, whatever is in them.
+
+    ``comment`` is for `read_comment`.
 
     A fixed rhythm of key frames and one thread make the file a function of its frames alone; so does encoding without
     x264's macroblock tree, which in small frames reads memory that it has not written.
@@ -175,6 +213,8 @@ def write_video(path: Path, frames: Iterable[Frames], frame_rate: int) -> None:
     options = {"crf": "18", "sc_threshold": "0", "preset": "veryfast", "threads": "1", "x264-params": "no-mbtree=1"}
     with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = None
+        if comment:
+            container.metadata["comment"] = comment
         for array in frames:
             if stream is None:
                 stream = container.add_stream("libx264", rate=frame_rate, options=options)
@@ -185,27 +225,54 @@ def write_video(path: Path, frames: Iterable[Frames], frame_rate: int) -> None:
             container.mux(stream.encode(None))
 
 
+def silence_decoders() -> None:
+    """Keep FFmpeg from printing what it thinks of damaged files."""
+    decord.logging.set_level(decord.logging.QUIET)
+
+
+def read_comment(path: Path) -> str:
+    """Return what a file's header says about it; "" where it says nothing or there is no such video."""
+    try:
+        with av.open(str(path)) as container:
+            return str(container.metadata.get("comment", ""))
+    except av.FFmpegError:
+        return ""
+
+
 def _check_count(path: Path, found: int, promised: int) -> None:
-    if found == 0:
-        raise UserError(f"{path} holds no frame: copy or download it again.")
     if promised - found > max(2, MISSING_SHARE * promised):
-        raise UserError(
-            f"{path} is truncated: its header promises {promised} frames, {found} are there: copy or download it again."
+        raise VideoError(
+            f"{path} is truncated (its header promises {promised} frames, {found} are there): "
+            "copy or download it again.",
+            Problem.TRUNCATED,
         )
+    if found == 0:
+        raise VideoError(f"{path} holds no frame: copy or download it again.", Problem.NO_FRAMES)
 
 
 def _first_frame(path: Path, stream: int) -> tuple[int, int]:
     """Return a frame's bytes, and the rotation that the file asks players for in counter-clockwise quarter turns."""
-    with av.open(str(path)) as container:
-        frame = next(iter(container.decode(container.streams[stream])), None)
+    try:
+        with av.open(str(path)) as container:
+            frame = next(iter(container.decode(container.streams[stream])), None)
+    except av.FFmpegError as error:
+        raise _broken_frame(path, 0, _reason(error)) from error
     if frame is None:
-        raise UserError(f"{path} holds no frame that can be decoded: copy or download it again.")
+        raise VideoError(f"{path} holds no frame that can be decoded: copy or download it again.")
     return frame.width * frame.height * 3, round(frame.rotation / 90) % 4
 
 
-def _broken_frame(path: Path, index: int, reason: str) -> UserError:
-    return UserError(f"{path} breaks off at frame {index} ({reason}): copy or download it again.")
+def _broken_frame(path: Path, index: int, reason: str) -> VideoError:
+    return VideoError(f"{path} breaks off at frame {index} ({reason}): copy or download it again.")
 
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _problem(error: Exception) -> Problem:
+    """Return where FFmpeg's refusal to open a file comes from."""
+    if isinstance(error, av.EOFError):
+        return Problem.NO_FRAMES  # a header with nothing behind it
+    # Of FFmpeg's errors those of the system are errors of the system to Python, too.
+    return Problem.UNREADABLE if isinstance(error, OSError) else Problem.NOT_A_VIDEO
