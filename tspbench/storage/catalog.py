@@ -8,12 +8,12 @@ brought them or a person.
 Only what was read somewhere stands here: an unknown size or checksum is None, an unknown licence "not stated".
 """
 
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tspbench.config import choose
 from tspbench.errors import UserError
 
 DATA_VARIABLE: Final = "TSPBENCH_DATA"
@@ -237,12 +237,12 @@ CATALOG: Final[dict[str, Entry]] = {
 
 
 def is_known(name: str) -> bool:
-    """Tell whether `find` takes ``name`` for an entry's: its name or, of weights and features, its file name."""
-    return bool(_called(name))
+    """Tell whether ``name`` is a key of `CATALOG`."""
+    return name in CATALOG
 
 
 def find(name_or_path: str | Path) -> Path:
-    """Return the file that a user means: a path that exists, or what an entry's name or file name stands for.
+    """Return the file that a user means: a path that exists, or an entry's by its name or, if telling, its file name.
 
     Raises:
         UserError: it is neither; or the file is not on disk; or several entries have that file name.
@@ -250,7 +250,11 @@ def find(name_or_path: str | Path) -> Path:
     if Path(name_or_path).exists():
         return Path(name_or_path)
     name = str(name_or_path)
-    entries = _called(name) or [CATALOG[choose("path or name to fetch", name, CATALOG)]]
+    entries = _called(name)
+    if not entries:
+        close = difflib.get_close_matches(name, CATALOG, n=1)
+        nearest = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(f"{name!r} is neither a path that exists nor a name that can be fetched{nearest}: give one.")
     if len(entries) > 1:
         names = " and of ".join(entry.name for entry in entries)
         raise UserError(f"{name!r} is the file name of {names}: give one of these names.")

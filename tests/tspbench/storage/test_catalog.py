@@ -176,8 +176,10 @@ def test_an_entry_that_cannot_be_fetched_comes_with_what_to_do(name):
 
 
 def test_an_unknown_name_is_told_with_the_nearest():
-    with one_sentence("'r3d_18-kinetics' is not", "did you mean 'r3d_18-kinetics400'?"):
+    with one_sentence("'r3d_18-kinetics' is neither", "did you mean 'r3d_18-kinetics400'?"):
         find("r3d_18-kinetics")
+    with one_sentence("'features/mine.h5' is neither a path that exists nor a name that can be fetched: give one."):
+        find("features/mine.h5")
 
 
 def test_a_file_name_of_several_entries_is_told_with_their_names():
@@ -188,13 +190,11 @@ def test_a_file_name_of_several_entries_is_told_with_their_names():
 
 def test_train_json_is_not_taken_for_that_of_activitynet_captions():
     put("activitynet-captions-train")
-    with one_sentence("'train.json' is not"):
+    with one_sentence("'train.json' is neither"):
         find("train.json")
 
 
-def test_names_and_the_file_names_of_weights_and_features_are_known(tmp_path):
+def test_names_are_known_and_file_names_are_not(tmp_path):
     (tmp_path / "there").touch()
     assert all(is_known(name) for name in CATALOG)
-    assert is_known("r3d_18-b3b3357e.pth")
-    assert is_known("r2plus1d_34-tsp_on_thumos14-test_features.h5")
-    assert not any(map(is_known, ("there", "r3d_18", "train.json", "", "weights/r3d_18-b3b3357e.pth")))
+    assert not any(map(is_known, ("there", "r3d_18", "train.json", "", "r3d_18-b3b3357e.pth")))
