@@ -8,9 +8,10 @@ import numpy as np
 
 from evaluation.captions import Captions
 from evaluation.segments import Integers
-from tspbench.segment_batches import Floats, Proposals, Segment, feature_name
+from tspbench.segment_batches import Floats, Proposals, Segment
 from tspbench.storage.captions import CaptionFile
 from tspbench.storage.features import FeatureFiles
+from tspbench.video_names import known_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class CaptionSet:
         """
         captions, rows = of_videos(file.captions, file.captions.videos if videos is None else videos)
         there = features.videos
-        names = {name: found for name in captions.videos if (found := feature_name(name, there)) is not None}
+        names = {name: found for name in captions.videos if (found := known_name(name, there)) is not None}
         seconds = {name: features.duration(found, file.durations[name]) for name, found in names.items()}
         shown = [row for row, video in enumerate(captions.video) if captions.videos[video] in names]
         named = [captions.videos[captions.video[row]] for row in shown]

@@ -1,7 +1,7 @@
 """Segments of videos with the rows of features that show them, in batches of like length."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from baselines.caption_contract import Stream, Streams
 from tspbench.feature_reading import Features, Order, Piece, Workers
-from tspbench.storage.feature_folders import PREFIX
 from tspbench.storage.features import FeatureFiles
 from tspbench.timeline import Timeline
+from tspbench.video_names import known_name
 
 Floats = NDArray[np.float64]
 Proposals = dict[str, tuple[Floats, Floats]]
@@ -183,20 +183,12 @@ class SegmentBatches:
         )
 
 
-def feature_name(video: str, there: Collection[str]) -> str | None:
-    """Return the name of a video in a feature set, with the prefix ``v_`` or without, None if it is not there."""
-    for name in (video, video.removeprefix(PREFIX), PREFIX + video):
-        if name in there:
-            return name
-    return None
-
-
 def _pieces(files: FeatureFiles, segments: Sequence[Segment]) -> list[Piece | None]:
     there = files.videos
     row_timeline = cache(files.row_timeline)  # which opens the file: once for the many segments of a video
     pieces: list[Piece | None] = []
     for segment in segments:
-        name = feature_name(segment.video, there)
+        name = known_name(segment.video, there)
         pieces.append(None if name is None else _piece(name, segment, row_timeline(name, segment.duration_seconds)))
     return pieces
 

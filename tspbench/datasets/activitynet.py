@@ -18,8 +18,8 @@ ACTIVITYNET: Final = Benchmark(
     protocol="activitynet",
     # Counted in the ground truth that TSP released (data/activitynet/*_tsp_groundtruth.csv).
     splits={
-        "training": SplitFacts("training", 10_024, 15_410, 15_956, (15_231, 15_956), 155_935),
-        "validation": SplitFacts("validation", 4_926, 7_654, 7_747, (7_558, 7_747), 76_525),
+        "training": SplitFacts("training", 10_024, 1_175_132, 15_410, 15_956, (15_231, 15_956), 155_935),
+        "validation": SplitFacts("validation", 4_926, 581_972, 7_654, 7_747, (7_558, 7_747), 76_525),
     },
     video_sets=("activitynet-4926", "activitynet-4895", "activitynet-4728"),
     annotations=SourceFile(

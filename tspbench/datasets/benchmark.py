@@ -14,6 +14,7 @@ class SplitFacts:
     Attributes:
         subset: the split's name in the annotation file.
         videos: annotated videos.
+        seconds: how long they are together.
         segments: annotated actions; None where only captions are annotated.
         background: background segments of the ground truth of TSP.
         kept: actions and background segments that last a clip of 16 frames at 15 a second, as TSP keeps them.
@@ -22,6 +23,7 @@ class SplitFacts:
 
     subset: str
     videos: int
+    seconds: int
     segments: int | None = None
     background: int | None = None
     kept: tuple[int, int] | None = None

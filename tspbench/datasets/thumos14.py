@@ -13,8 +13,8 @@ THUMOS14: Final = Benchmark(
     protocol="thumos14",
     # Counted in the ground truth that TSP released (data/thumos14/*_tsp_groundtruth.csv).
     splits={
-        "training": SplitFacts("validation", 200, 3_007, 2_178, (2_617, 2_177), 23_970),
-        "validation": SplitFacts("test", 212, 3_358, 2_573, (3_018, 2_550), 27_840),
+        "training": SplitFacts("validation", 200, 41_776, 3_007, 2_178, (2_617, 2_177), 23_970),
+        "validation": SplitFacts("test", 212, 46_164, 3_358, 2_573, (3_018, 2_550), 27_840),
     },
     video_sets=("thumos14-212", "thumos14-211", "thumos14-210"),
     annotations=SourceFile(

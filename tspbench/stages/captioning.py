@@ -6,7 +6,6 @@ from tspbench import __version__
 from tspbench.caption_sets import CaptionSet
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
-from tspbench.segment_batches import feature_name
 from tspbench.stages.caption_models import PARTS, CaptionModels
 from tspbench.stages.caption_rows import CaptionRow
 from tspbench.stages.captioner_settings import GROUND_TRUTH
@@ -18,6 +17,7 @@ from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_data
 from tspbench.storage.runs import COMPARISON, Row, TaskTable, slug
 from tspbench.storage.sound import check_sound_lengths
+from tspbench.video_names import known_name
 
 
 class PreparedCaptioning:
@@ -65,7 +65,7 @@ class PreparedCaptioning:
                 doubtful = files.check(durations, advance)
             if shared.sound is not None:
                 heard = shared.sound.videos
-                named = {feature_name(video, heard) or video: seconds for video, seconds in durations.items()}
+                named = {known_name(video, heard) or video: seconds for video, seconds in durations.items()}
                 if not shared.sound.meaning():  # with attributes `check` knows how many rows there have to be
                     check_sound_lengths(shared.sound, named)
                 there = {video: seconds for video, seconds in named.items() if video in heard}

@@ -8,9 +8,10 @@ from typing import Final, Literal
 
 from tspbench.errors import UserError
 from tspbench.progress import Advance
-from tspbench.storage.feature_folders import PREFIX, FeatureFolder, Layout, npy_files, other_name, write_npy
+from tspbench.storage.feature_folders import FeatureFolder, Layout, npy_files, write_npy
 from tspbench.storage.features import FORMAT, FeatureFiles, Rows, write_entries
 from tspbench.storage.row_clips import RowClips, read_row_clips
+from tspbench.video_names import PREFIX, other_name
 
 Format = Literal["tspbench", "tsp", "npy"]
 FORMATS: Final[dict[Format, str]] = {

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tspbench.errors import UserError
 from tspbench.storage.atomic import replacing
 from tspbench.storage.features import Rows
+from tspbench.video_names import PREFIX, other_name
 
-PREFIX: Final = "v_"
 Layout = Literal["time-first", "channels-first"]
 LAYOUTS: Final[dict[Layout, str]] = {"time-first": "(T, C)", "channels-first": "(C, T)"}
 
@@ -171,8 +171,3 @@ def finite_rows(path: Path, content: NDArray[np.generic], again: str = "this vid
     if not np.isfinite(rows).all():
         raise UserError(f"{path} holds NaN or infinity; extract {again} again.")
     return rows
-
-
-def other_name(video: str) -> str:
-    """Return the name with the prefix ``v_`` if it lacks it, without if it has it."""
-    return video.removeprefix(PREFIX) if video.startswith(PREFIX) else PREFIX + video

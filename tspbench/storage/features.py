@@ -17,6 +17,7 @@ from tspbench.progress import Advance
 from tspbench.storage.atomic import replacing
 from tspbench.storage.row_clips import RowClips, is_positive, read_row_clips
 from tspbench.timeline import Timeline
+from tspbench.video_names import known_name
 
 Rows = NDArray[np.float32]
 FORMAT: Final = "tspbench features 1"
@@ -138,9 +139,14 @@ class FeatureFiles:
 
     @property
     def videos(self) -> frozenset[str]:
-        """Names of the videos that have features."""
+        """Names of the videos that have features, as the files have them."""
         self._open()
         return frozenset(self._where)
+
+    def __contains__(self, video: str) -> bool:
+        """Whether ``video`` has features; here and in every method its name may have the prefix ``v_`` or lack it."""
+        self._open()
+        return known_name(video, self._where) is not None
 
     @property
     def feature_dim(self) -> int:
@@ -277,14 +283,18 @@ class FeatureFiles:
     def _clips_of(self, video: str) -> RowClips | None:
         return self._clips[self._file(video).filename]
 
-    def _file(self, video: str) -> h5py.File:
+    def _name(self, video: str) -> str:
         self._open()
-        if video not in self._where:
+        name = known_name(video, self._where)
+        if name is None:
             raise UserError(f"{self.paths[0]} has no features of video {video!r}: extract it, or leave it out.")
-        return self._where[video]
+        return name
+
+    def _file(self, video: str) -> h5py.File:
+        return self._where[self._name(video)]
 
     def _entry(self, video: str) -> h5py.Dataset:
-        return _numbers(self._file(video), video)
+        return _numbers(self._file(video), self._name(video))
 
     def _open(self) -> list[h5py.File]:
         if not self._files:

@@ -13,8 +13,9 @@ import h5py
 
 from tspbench.errors import UserError
 from tspbench.storage.atomic import replacing
-from tspbench.storage.feature_folders import finite_rows, npy_files, open_npy, other_name
+from tspbench.storage.feature_folders import finite_rows, npy_files, open_npy
 from tspbench.storage.features import FeatureFiles
+from tspbench.video_names import other_name
 
 ENDINGS: Final = ("", "_vggish")
 AGAIN: Final = "the sound of this video"

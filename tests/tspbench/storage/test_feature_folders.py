@@ -13,7 +13,8 @@ from numpy.testing import assert_array_equal
 from tests.tspbench.helpers import full_disk, names, one_sentence
 from tests.tspbench.storage.test_sound import folder_of, rows, saved
 from tspbench.errors import UserError
-from tspbench.storage.feature_folders import FeatureFolder, other_name, write_npy
+from tspbench.storage.feature_folders import FeatureFolder, write_npy
+from tspbench.video_names import other_name
 
 ROWS = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32)  # T = 2, C = 3
 
