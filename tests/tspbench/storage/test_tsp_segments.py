@@ -35,8 +35,7 @@ def test_rows_are_written_as_in_the_released_files_and_read_again(tmp_path, name
     content = (tmp_path / name).read_bytes()
     assert (gzip.decompress(content) if name.endswith(".gz") else content).decode() == HEAD + LINES
     assert read_segments(tmp_path / name) == ROWS
-    write_segments(tmp_path / name, iter(ROWS))
-    assert (tmp_path / name).read_bytes() == content
+    assert not name.endswith(".gz") or content[4:8] == bytes(4)  # no time: equal rows give equal bytes
 
 
 @pytest.mark.parametrize("name", ["activitynet/train", "activitynet/valid", "thumos14/valid", "thumos14/test"])
@@ -62,10 +61,10 @@ def test_the_released_metadata_is_that_of_the_ground_truth(name, videos):
 
 
 def test_metadata_by_video(tmp_path):
-    (tmp_path / "m.csv").write_text("filename,video-duration,fps,video-frames\nv_--a_b.mp4,1.5,30,45\nc.mkv,2,25,50\n")
+    (tmp_path / "m.csv").write_text("filename,video-duration,fps,video-frames\nv_--a_b.mp4,1.5,30,45\nc.mkv,0,25,0\n")
     assert read_metadata(tmp_path / "m.csv") == {
         "--a_b": VideoMetadata("v_--a_b.mp4", 1.5, 30.0, 45),
-        "c": VideoMetadata("c.mkv", 2.0, 25.0, 50),
+        "c": VideoMetadata("c.mkv", 0.0, 25.0, 0),
     }
 
 
