@@ -314,7 +314,7 @@ def _segments(
             found += _cut(video, files[name], source.labels, _ignored_label(dataset), clip_seconds, shortest_gap)
         else:
             found += labelled_segments(video, source.labels, clip_seconds, source.where)
-    # Background that a method does not want trains it with "every-segment" only as TSP's code lets it: unlabelled.
+    # TSP's code shows TAC the background, too, without a label: so does "every-segment", in training.
     wanted = METHODS[settings.method].wants_background or (role == "training" and settings.sampling == "every-segment")
     if not wanted:
         found = [segment for segment in found if not segment.region]
