@@ -1,4 +1,4 @@
-"""Localizers and captioners: torch, feature steps; no files, no seconds."""
+"""Localizers, refiners and captioners: torch, feature steps; no files, no seconds."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ from baselines.bmt import BMT
 from baselines.caption_contract import CaptionBatch, Captioner
 from baselines.contract import FeatureBatch, Localizer, Proposals
 from baselines.gtad import GTAD
+from baselines.pgcn import PGCN
+from baselines.refiner_contract import ProposalBatch, Refiner
 
 LOCALIZERS: dict[str, type[Localizer[Any, Any]]] = {
     "actionformer": ActionFormer,
@@ -15,8 +17,23 @@ LOCALIZERS: dict[str, type[Localizer[Any, Any]]] = {
     "gtad": GTAD,
 }
 
+REFINERS: dict[str, type[Refiner[Any, Any]]] = {
+    "pgcn": PGCN,
+}
+
 CAPTIONERS: dict[str, type[Captioner]] = {
     "bmt": BMT,
 }
 
-__all__ = ["CAPTIONERS", "LOCALIZERS", "CaptionBatch", "Captioner", "FeatureBatch", "Localizer", "Proposals"]
+__all__ = [
+    "CAPTIONERS",
+    "LOCALIZERS",
+    "REFINERS",
+    "CaptionBatch",
+    "Captioner",
+    "FeatureBatch",
+    "Localizer",
+    "ProposalBatch",
+    "Proposals",
+    "Refiner",
+]
