@@ -1,6 +1,6 @@
 """Run records → tables: Markdown for a paper, the same for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from tspbench.errors import UserError
+from tspbench.report_published import HEADING, NOTE, UNFINISHED, PublishedTable, published_table, stated_rows
 from tspbench.storage.atomic import write_text
 from tspbench.storage.records import Record, read_record
 from tspbench.storage.runs import Row, Run, TaskTable, read_run
 
 TABLE_FILE: Final = "table.md"
-UNFINISHED: Final = "—"
 INTERVAL: Final = "95 % interval"
 INTERVAL_NOTE: Final = (
     f"{INTERVAL}: of the average (mAP), the AUC or METEOR, over 1,000 resamples of the scored videos; how much other "
@@ -52,6 +52,7 @@ class TaskResult:
         differences: (row b, row a) → difference b - a, its interval and its p-value.
         missing: a sentence for each row that lacks predictions for some videos.
         sample: sentences of captioning rows: (segment, true sentence) → name of the row → what it says.
+        published: what is published of the rows; None if nothing is.
     """
 
     table: TaskTable
@@ -61,6 +62,7 @@ class TaskResult:
     differences: dict[tuple[str, str], list[str]]
     missing: list[str]
     sample: dict[tuple[str, str], dict[str, str]]
+    published: PublishedTable | None
 
     @property
     def heading(self) -> str:
@@ -126,6 +128,7 @@ def markdown(table: ResultTable) -> str:
             lines += ["", SAMPLE_NOTE, "", *_markdown_table(*_sample_table(task), numbers="---")]
     for note in table.run.notes:
         lines += ["", note]
+    lines += _published_lines(table.tasks)
     return "\n".join(lines) + "\n"
 
 
@@ -140,13 +143,31 @@ def terminal(table: ResultTable) -> Group:
         parts += task.missing
         if header := _difference_header([task]):
             parts.append(_drawn("", header, _difference_cells([task])))
-    return Group(*parts, INTERVAL_NOTE, *table.run.notes)
+    parts += [INTERVAL_NOTE, *table.run.notes]
+    for task in table.tasks:
+        if task.published:
+            title = f"{HEADING}: {task.heading}"
+            parts += [_drawn(title, task.published.header, task.published.cells), *task.published.sentences, NOTE]
+    return Group(*(escape(part) if isinstance(part, str) else part for part in parts))
+
+
+def _published_lines(tasks: Sequence[TaskResult]) -> list[str]:
+    """Return the section of published numbers as Markdown; nothing where none are known."""
+    told = [(task, task.published) for task in tasks if task.published]
+    lines = ["", f"## {HEADING}"] if told else []
+    for task, published in told:
+        lines += ["", f"{task.heading[:1].upper()}{task.heading[1:]}:"] if len(tasks) > 1 else []
+        lines += ["", *_markdown_table(published.header, published.cells)]
+        lines += [line for sentence in published.sentences for line in ("", sentence)]
+    return [*lines, "", NOTE] if told else []
 
 
 def _task_result(folder: Path, table: TaskTable) -> TaskResult:
     records = {row.name: _current(read_record(folder / row.folder / "score"), row) for row in table.rows}
     finished = {name: record for name, record in records.items() if record}
-    columns = _columns(table.task, finished)
+    metrics = _metrics(next(iter(finished.values()))) if finished else {}
+    columns = _columns(table.task, metrics)
+    stated = [metric for _, row in stated_rows(table) for metric in row.metrics]
     main, part = MAIN[table.task], PART_HEADING[table.part]
     header = [*columns.values(), INTERVAL]
     comparison = read_record(folder / table.comparison)
@@ -161,6 +182,7 @@ def _task_result(folder: Path, table: TaskTable) -> TaskResult:
         _differences(comparison, main, finished),
         [sentence for name, record in finished.items() if (sentence := _missing(name, record))],
         _sample(folder, table, finished),
+        published_table(table, finished, columns if finished else _columns(table.task, stated)),
     )
 
 
@@ -205,9 +227,8 @@ def _signature(folder: Path, table: TaskTable, finished: Mapping[str, Record]) -
     return next(iter([*trained, *without_labels]), None)
 
 
-def _columns(task: str, finished: Mapping[str, Record]) -> Mapping[str, str]:
+def _columns(task: str, metrics: Collection[str]) -> Mapping[str, str]:
     """Return metric → heading; a protocol without the usual ones (THUMOS14) shows all that it has."""
-    metrics = _metrics(next(iter(finished.values()))) if finished else {}
     # Of captions one metric may have failed; the others keep their columns.
     if task == "captioning" or not metrics or set(COLUMNS[task]) <= set(metrics):
         return COLUMNS[task]

@@ -16,10 +16,10 @@ RUN = {"TAC": "tac", "TSP | max\nGVF": "tsp", "random": "random"}
 TWO = {"TAC": "tac", "TSP": "tsp"}
 
 
-def score(folder, row, metrics, signature=SIGNATURE, interval=(0.3, 0.412345), missing=0, key=KEY):
+def score(folder, row, metrics, signature=SIGNATURE, interval=(0.3, 0.412345), missing=0, key=KEY, videos=9):
     main = "AUC" if "AUC" in metrics else "average_mAP"
     figures = {"metrics": metrics, "signature": signature, "intervals": {main: interval}}
-    figures["counts"] = {"videos": 9, "missing_videos": missing}
+    figures["counts"] = {"videos": videos, "missing_videos": missing}
     outputs = {"statistics.npz": f"hash of {row}"}
     write_record(folder / row / "score", Record("score", "finished", "f", {"row": key}, {}, outputs, figures, 1.0, {}))
 
@@ -254,3 +254,160 @@ def test_a_metric_that_failed_leaves_the_others(captions):
     without = {name: value for name, value in CAPTIONS.items() if name != "METEOR"}
     caption_score(captions, "TAC", "ground-truth", without)
     assert "| TAC | 5.00 | 2.56 | — | — | — | — | — | — |" in markdown(result_table(captions)).splitlines()
+
+
+# Published numbers beside measured ones: TSP with G-TAD on ActivityNet is published as 51.26, 37.12, 9.29 and 35.81.
+
+ABSTRACT = "TSP's abstract: 1.72 points more than the baseline; baseline, 34.09: the paper of G-TAD."
+QUOTED = "TSP (Alwassel et al., ICCVW 2021), as quoted in the tables of AVFusion (skelemoa/tal-hmo)."
+WITH_GTAD = {"dataset": "activitynet", "protocol": "activitynet-4728", "localizer": "gtad"}
+
+
+def published_run(folder, key, facts, task="tal", part=""):
+    rows = [Row("Whole video", f"{task}/whole", KEY, "whole-video"), Row("TAC", f"{task}/tac", KEY)]
+    rows.append(Row("TSP", f"{task}/tsp", KEY, published=key))
+    write_run(folder, Run("T", [TaskTable(task, rows, facts, f"{task}/comparison", part)], ["A note."]))
+    return folder
+
+
+def published_section(folder):
+    return markdown(result_table(folder)).partition("A note.\n\n")[2]
+
+
+def test_published_numbers_by_hand(tmp_path):
+    published_run(tmp_path, "tsp-activitynet-gtad", WITH_GTAD)
+    score(tmp_path, "tal/tsp", {"mAP@0.50": 0.52, "mAP@0.75": 0.371199, "mAP@0.95": 0.09, "average_mAP": 0.36})
+    assert published_section(tmp_path) == (
+        "## Published numbers beside measured ones\n"
+        "\n"
+        "| features | mAP@0.50 | @0.75 | @0.95 | average |\n"
+        "|---|---:|---:|---:|---:|\n"
+        "| TSP: measured | 52.00 | 37.12 | 9.00 | 36.00 |\n"
+        "| TSP: published | 51.26 | 37.12 | 9.29 | 35.81 |\n"
+        "| TSP: difference | +0.74 | +0.00 | -0.29 | +0.19 |\n"
+        "\n"
+        f"TSP, mAP@0.50, @0.75, @0.95: {QUOTED}\n"
+        "\n"
+        f"TSP, average: {ABSTRACT}\n"
+        "\n"
+        "TSP: the paper does not state on which videos.\n"
+        "\n"
+        "No published number is known of: TAC.\n"
+        "\n"
+        "In percent; differences are measured less published, in points.\n"
+    )
+
+
+def test_nothing_published_is_no_section(run):
+    score(run, "tal/tac", ACTIVITYNET)
+    assert "ublished" not in markdown(result_table(run))
+
+
+def test_an_unfinished_row_has_published_numbers_alone(tmp_path):
+    published_run(tmp_path, "tsp-activitynet-gtad", WITH_GTAD)
+    lines = published_section(tmp_path).splitlines()
+    assert lines[4:7] == [
+        "| TSP: measured | — | — | — | — |",
+        "| TSP: published | 51.26 | 37.12 | 9.29 | 35.81 |",
+        "| TSP: difference | — | — | — | — |",
+    ]
+
+
+def test_what_is_not_published_is_not_compared(tmp_path):
+    facts = {"dataset": "activitynet", "protocol": "activitynet", "localizer": "bmn"}
+    published_run(tmp_path, "tsp-activitynet-bmn", facts, "proposals")
+    score(tmp_path, "proposals/tsp", {**RECALL, "AUC": 0.6804})
+    lines = published_section(tmp_path).splitlines()
+    assert lines[2:7] == [
+        "| features | AR@1 | @10 | @100 | AUC |",
+        "|---|---:|---:|---:|---:|",
+        "| TSP: measured | 20.00 | 40.00 | 60.00 | 68.04 |",
+        "| TSP: published | — | — | — | 69.04 |",
+        "| TSP: difference | — | — | — | -1.00 |",
+    ]
+
+
+def test_a_difference_is_as_exact_as_what_is_published(tmp_path):
+    facts = {"dataset": "thumos14", "protocol": "thumos14-212", "localizer": "gtad"}
+    published_run(tmp_path, "tsp-thumos14-gtad", facts)
+    lines = published_section(tmp_path).splitlines()  # nothing is measured yet
+    assert lines[2:6:3] == ["| features | mAP@0.50 | average |", "| TSP: published | 43.2 | — |"]
+    score(tmp_path, "tal/tsp", {"mAP@0.30": 0.6, "mAP@0.50": 0.41749, "average_mAP": 0.4})
+    lines = published_section(tmp_path).splitlines()
+    assert lines[2] == "| features | mAP@0.30 | @0.50 | average |"
+    assert lines[6] == "| TSP: difference | — | -1.5 | — |"
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "videos", "reason"),
+    [
+        ("tsp-activitynet-gtad", {"videos": "40 of 4,926"}, 40, "the run is a trial on part of the data (40 of 4,926)"),
+        ("tsp-activitynet-gtad", {"dataset": "mine"}, 9, "of the dataset activitynet, the measured ones of mine"),
+        ("tsp-activitynet-gtad", {"localizer": "bmn"}, 9, "of the localizer gtad, the measured ones of bmn"),
+        (
+            "tsp-thumos14-pgcn",
+            {"dataset": "thumos14", "localizer": "pgcn", "protocol": "thumos14-official"},
+            9,
+            "by the rules of thumos14, the measured ones by thumos14-official",
+        ),
+        ("own-activitynet-gtad", {"protocol": "activitynet-4926"}, 4926, "4,728 videos, the measured ones of 4,926"),
+        ("own-activitynet-gtad", {"protocol": "activitynet"}, 4926, "4,728 videos, the measured ones of 4,926"),
+        ("own-activitynet-gtad", {"protocol": "activitynet"}, 4728, ""),
+        ("own-activitynet-gtad", {}, 4800, ""),  # by name; videos without a segment are counted, too
+        ("tsp-activitynet-gtad", {"protocol": "activitynet-file-order"}, 9, ""),
+    ],
+)
+def test_differences_are_told_only_of_what_means_the_same(tmp_path, key, changes, videos, reason):
+    published_run(tmp_path, key, {**WITH_GTAD, **changes})
+    score(tmp_path, "tal/tsp", ACTIVITYNET, videos=videos)
+    text = published_section(tmp_path)
+    line = next(line for line in text.splitlines() if line.startswith("| TSP: difference"))
+    if not reason:
+        assert "+" in line or "-" in line
+        assert "no differences" not in text
+        assert ("does not state on which videos" in text) == key.startswith("tsp-")
+        return
+    assert set(line.split(" | ")[1:]) <= {"—", "— |"}
+    assert "TSP: no differences, because " in text
+    assert reason in text
+    assert "does not state" not in text
+    assert "| TSP: measured | 50.00 |" in text or "| TSP: measured | — | — | 50.00 |" in text
+
+
+def test_published_captions_stand_beside_their_own_part(tmp_path):
+    tables = []
+    for part in ("ground-truth", "proposals"):
+        rows = [Row("TSP", f"captioning/TSP/{part}", KEY, published="tsp-activitynet-captions-bmt")]
+        facts = {"captioner": "bmt", "dataset": "activitynet-captions", "protocol": "densevid"}
+        tables.append(TaskTable("captioning", rows, facts, f"captioning/comparison-{part}", part))
+        caption_score(tmp_path, "TSP", part, {**CAPTIONS, "METEOR": 0.09})
+    write_run(tmp_path, Run("T", tables, ["A note."]))
+    lines = published_section(tmp_path).splitlines()
+    assert lines[:9] == [
+        "## Published numbers beside measured ones",
+        "",
+        "METEOR on proposals:",
+        "",
+        "| features | BLEU@3 | @4 | METEOR |",
+        "|---|---:|---:|---:|",
+        "| TSP: measured | 5.00 | 2.56 | 9.00 |",
+        "| TSP: published | — | — | 8.75 |",
+        "| TSP: difference | — | — | +0.25 |",
+    ]
+    assert "No published number" not in "".join(lines)
+
+
+def test_the_terminal_shows_published_numbers_too(tmp_path):
+    published_run(tmp_path, "tsp-activitynet-gtad", WITH_GTAD)
+    score(tmp_path, "tal/tsp", ACTIVITYNET)
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(terminal(result_table(tmp_path)))
+    shown = " ".join(captured.get().split())
+    for text in ("Published numbers beside measured ones", "TSP: published 51.26 37.12", "-1.26", ABSTRACT):
+        assert text in shown
+
+
+def test_an_unknown_key_of_published_numbers_is_one_sentence(tmp_path):
+    with one_sentence("'tsp-activitynet'", "did you mean"):
+        result_table(published_run(tmp_path, "tsp-activitynet", WITH_GTAD))

@@ -27,6 +27,7 @@ class Row:
         key: hash of all that decides its score; a score of another key is of an earlier run, and not shown.
         reference: key of `tspbench.reference_rows.REFERENCES`; "": a network is trained for it.
         features: hash of its feature files.
+        published: key of a row of published.toml, whose numbers stand beside its own; "": none.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Row:
     key: str
     reference: str = ""
     features: str = ""
+    published: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,25 @@
+import re
+
 import pytest
 
 from tests.tspbench.helpers import one_sentence
 from tspbench.storage.runs import Row, Run, TaskTable, read_run, write_run
 
-ROWS = [Row("Whole video", "tal/whole-video", "a", "whole-video"), Row("TSP | max", "tal/tsp", "b")]
+ROWS = [Row("Whole video", "tal/whole-video", "a", "whole-video"), Row("TSP | max", "tal/tsp", "b", published="a-key")]
 RUN = Run("A title", [TaskTable("tal", ROWS, {"seed": "0"}, "tal/comparison")], ["A note."])
 
 
 def test_a_run_comes_back(tmp_path):
     write_run(tmp_path, RUN)
     assert read_run(tmp_path) == RUN
+
+
+def test_a_run_from_before_published_numbers_has_none(tmp_path):
+    write_run(tmp_path, RUN)
+    path = tmp_path / "run.json"
+    path.write_text(re.sub(r',\n *"published": "[^"]*"', "", path.read_text()))
+    assert "published" not in path.read_text()
+    assert [row.published for row in read_run(tmp_path).tables[0].rows] == ["", ""]
 
 
 def test_a_run_of_another_version_is_one_sentence(tmp_path):
