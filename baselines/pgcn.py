@@ -219,11 +219,9 @@ class PGCN(nn.Module):
                 roots.append(choice[torch.randint(len(choice), (count,), generator=generator)])
         root = torch.cat(roots) if roots else torch.zeros(0, dtype=torch.int64)
         graphs = self._graphs_of(features, pool, root, generator)
-        if len(segments):
-            nearest = segments[truth[root]]
-            targets = GraphTargets(kinds[root], labels[truth[root]], offsets_between(pool[root], nearest), sums)
-        else:
-            targets = GraphTargets(kinds[root], truth[root], pool.new_zeros((len(root), 2)), sums)
+        # Without a true segment all are background, whose label and offsets have no meaning.
+        nearest, label = (segments[truth[root]], labels[truth[root]]) if len(segments) else (pool[root], truth[root])
+        targets = GraphTargets(kinds[root], label, offsets_between(pool[root], nearest), sums)
         return replace(graphs, targets=targets)
 
     def kinds_of(self, proposals: Tensor, segments: Tensor, steps: int) -> tuple[Tensor, Tensor]:

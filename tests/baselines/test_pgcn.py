@@ -15,7 +15,15 @@ from baselines.pgcn import (
     move,
     offsets_between,
 )
-from baselines.proposal_graph import BACKGROUND, FOREGROUND, INCOMPLETE, GraphTargets, ProposalGraphs, iou_matrix
+from baselines.proposal_graph import (
+    BACKGROUND,
+    FOREGROUND,
+    INCOMPLETE,
+    GraphTargets,
+    ProposalGraphs,
+    iou_matrix,
+    pool_stages,
+)
 from baselines.refiner_contract import ProposalBatch
 
 SMALL = {"feature_dim": 6, "classes": 3, "hidden": 8}
@@ -178,7 +186,8 @@ KINDS = [FOREGROUND, INCOMPLETE, INCOMPLETE, BACKGROUND, -1]
 
 def test_roots_are_drawn_by_kind():
     batch = one_video(PROPOSALS, [[10.0, 20.0], [22.0, 23.0]], [2, 1])
-    model, seen, members = small(), set(), set()
+    model, seen = small(neighbour_iou=0.0), set()
+    unused = pool_stages(batch.features[0], torch.tensor(PROPOSALS[-1:]), 0.5)
     for seed in range(60):
         graphs = model.graphs(batch, seeded(seed))
         targets = graphs.targets
@@ -194,13 +203,12 @@ def test_roots_are_drawn_by_kind():
         }[tuple(root)]
         assert label == expected[0]
         torch.testing.assert_close(offset, torch.tensor(expected[1], dtype=torch.float64))
-        members.add(len(graphs.features))
-    # The true segments are foreground; the last proposal, of IoU 0.5, is nothing.
+        assert not (graphs.features == unused).flatten(1).all(dim=1).any()
+    # The true segments are foreground; the last proposal, of IoU 0.5, is nothing, and nobody's neighbour.
     assert seen == {(*segment, kind) for segment, kind in zip(PROPOSALS[:4], KINDS[:4], strict=True)} | {
         (10.0, 20.0, FOREGROUND),
         (22.0, 23.0, FOREGROUND),
     }
-    assert max(members) <= 6  # nobody else is in a graph
 
 
 def test_foreground_takes_the_place_of_what_is_missing():
@@ -393,6 +401,14 @@ def test_an_overlap_of_the_threshold_is_spared_and_equals_keep_their_order():
     assert found.segments[:, 0].tolist() == [0, 0, 0, 5, 5, 5]
     assert decoded(small(nms_threshold=0.49), [[0.0, 10.0], [5.0, 10.0]], **even).segments[:, 0].tolist() == [0, 0, 0]
     assert len(decoded(small(max_proposals=2), [[0.0, 10.0], [5.0, 10.0]], **even)) == 2
+
+
+def test_many_equal_scores_keep_their_order():
+    segments = [[float(start), start + 1.0] for start in range(38, 0, -1)]
+    even = [[0.4, 0.2, 0.2, 0.2]] * 38
+    found = decoded(small(top_scores=100), segments, even, [0.0] * 38, [[0.0, 0.0]] * 38)
+    assert found.labels.tolist() == [0, 1, 2] * 33 + [0]
+    assert found.segments[::3, 0].tolist() == list(range(38, 4, -1))
 
 
 def test_what_moves_out_of_the_video_is_left_out():
