@@ -185,6 +185,39 @@ def test_written_videos_cut_off(tmp_path, options, share):
     )
 
 
+def _boxes(path):
+    """Return name → (place, length) of the boxes of an mp4 file."""
+    content, place, boxes = path.read_bytes(), 0, {}
+    while place < len(content):
+        length = int.from_bytes(content[place : place + 4])
+        boxes[content[place + 4 : place + 8]] = place, length
+        place += length
+    return boxes
+
+
+def test_a_file_whose_writer_was_killed_has_no_index(tmp_path):
+    path = noise(tmp_path / "video.mp4")
+    content, boxes = bytearray(path.read_bytes()), _boxes(path)
+    assert list(boxes) == [b"ftyp", b"free", b"mdat", b"moov"]
+    path.write_bytes(content[: boxes[b"moov"][0]])
+    assert problem(path) == Problem.TRUNCATED
+    start = boxes[b"mdat"][0]
+    content[start : start + 4] = bytes(4)  # a length that is written last: up to the end of the file
+    path.write_bytes(content[: boxes[b"moov"][0]])
+    assert problem(path) == Problem.TRUNCATED
+
+
+def test_a_length_of_eight_bytes(tmp_path):
+    path = noise(tmp_path / "video.mp4")
+    expected = check_video(path)
+    content, (start, length) = bytearray(path.read_bytes()), _boxes(path)[b"mdat"]
+    # The empty box in front is there to make room for it.
+    content[start - 8 : start + 8] = b"\0\0\0\1mdat" + (length + 8).to_bytes(8)
+    path.write_bytes(content)
+    assert check_video(path) == expected
+    assert problem(cut(path, tmp_path / "cut.mp4", 0.6)) == Problem.TRUNCATED
+
+
 def test_matroska_cut_off_says_so_though_it_plays(tmp_path):
     path = cut(timed_video(tmp_path / "whole.mkv", range(0, 4000, 40)), tmp_path / "cut.mkv", 0.6)
     assert open_video(scan_video(path)).read(np.array([0])).shape == (1, 56, 56, 3)

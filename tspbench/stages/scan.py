@@ -1,0 +1,247 @@
+"""Videos → manifest: each opened and decoded in a child with a deadline."""
+
+import math
+import os
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Final
+
+from tspbench.errors import UserError
+from tspbench.progress import Advance
+from tspbench.storage.manifest import Journal, Manifest, ScannedVideo, file_stamp, read_manifest, write_manifest
+from tspbench.storage.video import Problem, VideoError, silence_decoders
+from tspbench.storage.video_check import VideoFacts, check_video
+
+Check = Callable[[Path], VideoFacts]
+Outcome = VideoFacts | VideoError
+Stamp = tuple[str, int, int]  # path relative to the folder, bytes, time in nanoseconds
+
+DEADLINE_SECONDS: Final = 10.0
+# These may have been the fault of the machine or the disk: the next scan looks again.
+MAY_PASS: Final = frozenset({Problem.TIMEOUT, Problem.CRASHED, Problem.UNREADABLE})
+NAMED: Final = 5  # quarantined videos that the summary names
+_SPAWN: Final = get_context("spawn")  # decoders do not survive a fork
+
+
+def scan(
+    videos: Mapping[str, Path],
+    manifest_path: Path,
+    *,
+    workers: int,
+    advance: Advance,
+    deadline_seconds: float = DEADLINE_SECONDS,
+    check: Check = check_video,
+) -> Manifest:
+    """Find out which videos can be used, and write that down.
+
+    Each is examined in a process that is killed when it takes too long: a decoder that hangs cannot be stopped in any
+    other way, and one that crashes takes its process along. Every result is kept as it comes: after an interruption,
+    and when a finished scan is run again, files whose size and time are the same are not examined again.
+
+    Args:
+        videos: name → file.
+        manifest_path: the file to write; what an unfinished scan has found lies beside it.
+        workers: files examined at the same time.
+        advance: told how many videos are done.
+        deadline_seconds: what a file may take, from when it is opened.
+        check: what examines a file; a function of a module, because processes are told its name.
+
+    Raises:
+        UserError: the manifest cannot be written, what is in its place is none, or a file's name is not UTF-8.
+    """
+    folder = _folder(videos)
+    journal = Journal(manifest_path.with_name(f"{manifest_path.name}.journal"))
+    known = dict(read_manifest(manifest_path).videos) if manifest_path.is_file() else {}
+    known |= journal.read()
+    stamps = {name: _stamp(path, folder) for name, path in videos.items()}
+    found = {name: known[name] for name, stamp in stamps.items() if name in known and _still_holds(known[name], stamp)}
+    advance(len(found), len(videos))
+    left = {name: path for name, path in videos.items() if name not in found}
+    with journal, closing(_examined(left, check, workers, deadline_seconds)) as outcomes:
+        for name, outcome in outcomes:
+            found[name] = _entry(name, stamps[name], outcome, videos[name])
+            journal.add(found[name])
+            advance(len(found), len(videos))
+    manifest = Manifest(folder, dict(sorted(found.items())))
+    write_manifest(manifest_path, manifest)
+    journal.remove()
+    return manifest
+
+
+def summary(manifest: Manifest) -> list[str]:
+    """Say in sentences what a manifest holds, the first quarantined videos with their reasons."""
+    readable = [video.facts for video in manifest.videos.values() if video.facts]
+    hours = sum(facts.duration_seconds for facts in readable) / 3600
+    lines = [f"{len(readable)} of {len(manifest.videos)} videos can be used: {hours:.2f} hours."]
+    variable = sum(not facts.constant_rate for facts in readable)
+    turned = sum(facts.rotation != 0 for facts in readable)
+    if variable:
+        lines.append(f"{variable} of them have a variable frame rate: clips are cut by time.")
+    if turned:
+        lines.append(f"{turned} of them are stored on their side: frames are turned upright.")
+    if manifest.quarantined:
+        kinds = Counter(video.problem.value for video in manifest.videos.values() if video.problem)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        lines.append(f"{len(manifest.quarantined)} are quarantined: {counts}.")
+        lines += [f"{name}: {reason}" for name, reason in list(manifest.quarantined.items())[:NAMED]]
+        if len(manifest.quarantined) > NAMED:
+            lines.append(f"… and {len(manifest.quarantined) - NAMED} more, each with its reason in the manifest.")
+    return lines
+
+
+def _folder(videos: Mapping[str, Path]) -> Path:
+    """Return the deepest folder that holds all videos."""
+    return Path(os.path.commonpath([path.absolute().parent for path in videos.values()])) if videos else Path.cwd()
+
+
+def _stamp(path: Path, folder: Path) -> Stamp:
+    """Return by what a file is known again.
+
+    Raises:
+        UserError: its name cannot be written down.
+    """
+    file = str(path.absolute().relative_to(folder))
+    try:
+        file.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{folder}: the name of the file {file!r} is not UTF-8: rename it.") from error
+    return file, *file_stamp(path)
+
+
+def _still_holds(known: ScannedVideo, stamp: Stamp) -> bool:
+    """Tell whether a file need not be examined again."""
+    return (known.file, known.bytes, known.modified_ns) == stamp and known.problem not in MAY_PASS
+
+
+def _entry(name: str, stamp: Stamp, outcome: Outcome, path: Path) -> ScannedVideo:
+    if isinstance(outcome, VideoFacts):
+        return ScannedVideo(name, *stamp, facts=outcome)
+    # Without the folder: a copy of it has the same manifest.
+    return ScannedVideo(name, *stamp, problem=outcome.problem, reason=str(outcome).replace(str(path), stamp[0]))
+
+
+class _Worker:
+    """A process that examines one file at a time, as long as it lives."""
+
+    def __init__(self, check: Check) -> None:
+        self.connection, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, check), daemon=True)
+        with _deaf_to_interrupts():
+            self._process.start()
+        theirs.close()  # so that the end of the process is the end of the connection
+        self.video = ""  # the one in work
+        self._path = Path()
+        self._seconds = 0.0
+        self.due = math.inf  # when the answer has to be there
+
+    def give(self, video: str, path: Path, seconds: float) -> None:
+        """Have a file examined."""
+        with suppress(OSError):  # it has died in the meantime: its answer will say so
+            self.connection.send((path, seconds))
+        self.video, self._path, self._seconds, self.due = video, path, seconds, time.monotonic() + seconds
+
+    def answer(self) -> Outcome | None:
+        """Return what was found, or None where this only says that it is ready for its first file."""
+        self.due = math.inf
+        try:
+            answer: Outcome | None = self.connection.recv()
+        except (EOFError, OSError) as error:
+            self.end()
+            code = self._process.exitcode or 0
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            if not self.video:
+                raise RuntimeError(f"a worker ended before its first file ({how})") from error
+            answer = VideoError(f"{self._path} crashed what decodes it ({how}): download it again.", Problem.CRASHED)
+        return answer
+
+    def give_up(self) -> VideoError:
+        """End the process, which is late."""
+        self.end()
+        return VideoError(
+            f"{self._path} gave no answer within {self._seconds:g} s: download it again, or allow more time.",
+            Problem.TIMEOUT,
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the process has been ended."""
+        return self.connection.closed
+
+    def end(self) -> None:
+        """Kill the process, whatever it does; one that waits for a dead disk ends when the disk answers."""
+        self._process.kill()
+        self._process.join(1.0)
+        self.connection.close()
+
+
+def _examined(
+    videos: Mapping[str, Path], check: Check, workers: int, seconds: float
+) -> Generator[tuple[str, Outcome], None, None]:
+    """Yield what was found of each video, as it comes."""
+    waiting = deque(videos.items())
+    pool: list[_Worker] = []
+    try:
+        while len(pool) < min(workers, len(videos)):
+            pool.append(_Worker(check))
+        while pool:
+            soonest = min(worker.due for worker in pool)
+            wait([worker.connection for worker in pool], None if soonest == math.inf else soonest - time.monotonic())
+            for place, worker in enumerate(pool):
+                if worker.connection.poll():  # an answer in time counts, however late it is looked at
+                    outcome = worker.answer()
+                elif time.monotonic() >= worker.due:
+                    outcome = worker.give_up()
+                else:
+                    continue
+                if outcome is not None:
+                    yield worker.video, outcome
+                if not waiting:
+                    worker.end()
+                elif worker.is_over:
+                    pool[place] = _Worker(check)
+                else:
+                    worker.give(*waiting.popleft(), seconds)
+            pool = [worker for worker in pool if not worker.is_over]
+    finally:
+        for worker in pool:
+            worker.end()
+
+
+def _serve(connection: Connection, check: Check) -> None:
+    """Examine files in a process of its own, until there is nobody left who asks."""
+    silence_decoders()
+    with suppress(EOFError, OSError):
+        connection.send(None)
+        while True:
+            path, seconds = connection.recv()
+            # Should nobody be left to end it, a decoder that hangs is ended by the system.
+            signal.setitimer(signal.ITIMER_REAL, 2 * seconds + 1)
+            outcome = _outcome(path, check)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send(outcome)
+
+
+def _outcome(path: Path, check: Check) -> Outcome:
+    try:
+        return check(path)
+    except VideoError as error:
+        return error
+    except Exception as error:  # whatever it is, it is about this file, and the others go on
+        what = f"{type(error).__name__}: {error}"
+        return VideoError(f"{path} crashed what decodes it ({what}): download it again.", Problem.CRASHED)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let processes that are started in the block never hear of Ctrl-C: this one does, and ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
