@@ -81,6 +81,13 @@ def test_the_videos_are_found(tmp_path, where, entry):
     assert sorted(open_dataset(str(folder)).video_files()) == ["a", "b"]
 
 
+def test_the_folder_called_videos_comes_first(tmp_path):
+    folder = folder_of(tmp_path)
+    (folder / "preview.mp4").touch()
+    init_dataset(folder)
+    assert open_dataset(str(folder)).card.videos == "videos"
+
+
 def test_several_folders_of_videos_want_a_word(tmp_path):
     folder = folder_of(tmp_path, where="one")
     (folder / "two").mkdir()

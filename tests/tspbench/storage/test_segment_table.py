@@ -67,6 +67,12 @@ def test_gzipped_and_other_splits(tmp_path):
     assert [video.subset for video in read_segment_table(path).videos] == ["fold 1", "Fold 2"]
 
 
+def test_segments_without_length_and_before_0_are_read(tmp_path):
+    """They are left to `tspbench data lint`, as in JSON."""
+    (video,) = read_segment_table(written(tmp_path, f"{PLAIN}a,5,5,x,train\na,-1,2,x,train\n")).videos
+    assert video.segments.tolist() == [[5.0, 5.0], [-1.0, 2.0]]
+
+
 def test_without_a_split_a_quarter_is_for_validation(tmp_path):
     names = [f"clip{k}" for k in range(6)]
     text = "video,start,end,label\n" + "".join(f"{name},0,1,x\n" for name in names)
