@@ -16,7 +16,7 @@ FLOORS = {
     4: "tspbench.stages",
     3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.clip_batches "
     "tspbench.reference_rows tspbench.feature_reading tspbench.feature_views tspbench.feature_batches "
-    "tspbench.segment_batches tspbench.caption_sets tspbench.streaming tspbench.video_labels "
+    "tspbench.segment_batches tspbench.proposal_batches tspbench.caption_sets tspbench.streaming tspbench.video_labels "
     "tspbench.vocabulary tspbench.fit tspbench.plots",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
