@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from baselines import REFINERS
 from evaluation import PROTOCOLS
 from evaluation.protocols import SegmentProtocol
 from evaluation.segments import GroundTruth
@@ -14,7 +15,9 @@ from tspbench.config import choose
 from tspbench.datasets import Dataset
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
+from tspbench.proposal_batches import Proposed
 from tspbench.reference_rows import RANDOM_FEATURES, REFERENCES, UNTRAINED, UPPER_MARK
+from tspbench.stages.proposal_files import read_given_proposals
 from tspbench.stages.rows import Benchmark, feature_row, reference_row, upper_mark_row
 from tspbench.stages.score import check_truth
 from tspbench.stages.stage import features_hash, file_hashes, run_stage
@@ -42,6 +45,8 @@ class Localization:
         seed: of the localizer.
         device: torch device.
         out: folder of the run.
+        proposals: files of proposals of training and validation videos, see `read_given_proposals`: for a localizer
+            that refines those of others.
     """
 
     task: str
@@ -52,6 +57,7 @@ class Localization:
     seed: int
     device: str
     out: Path
+    proposals: tuple[Path, ...] = ()
 
 
 class PreparedLocalization:
@@ -99,8 +105,10 @@ def _table(what: Localization, shared: Benchmark, files: Mapping[str, FeatureFil
         "protocol": shared.protocol,
         "localizer": what.localizer.name,
         **({"with": changed} if changed else {}),
+        **({"proposals": _told(what)} if what.proposals else {}),
         "time": time.mode if time.step_seconds is None else f"{time.mode} of {time.step_seconds:.4g} s a step",
-        "training": f"{fit.epochs} epochs of {fit.optimizer} at {fit.learning_rates['localizer']:g}",
+        "training": f"{fit.epochs} epochs of {fit.optimizer} at {fit.learning_rates['localizer']:g}"
+        + (f", each video {passes} times an epoch" if (passes := what.localizer.refine.passes) > 1 else ""),
         **({"video-level labels": shared.labelling.told} if what.task == "tal" else {}),
         "selection": f"{fit.select} epoch",
         "seed": str(what.seed),
@@ -118,6 +126,13 @@ def _table(what: Localization, shared: Benchmark, files: Mapping[str, FeatureFil
     return TaskTable(what.task, listed, facts, f"{what.task}/{COMPARISON}")
 
 
+def _told(what: Localization) -> str:
+    """Return the proposals for people."""
+    refine = what.localizer.refine
+    names = ", ".join(path.name for path in what.proposals)
+    return f"{names}, {'all' if refine.best is None else f'the best {refine.best}'} of a video"
+
+
 def _benchmark(what: Localization, files: Mapping[str, FeatureFiles]) -> Benchmark:
     """Read and check what every row shares, before any of them is trained."""
     protocols = PROTOCOLS[choose("task", what.task, LOCALIZATION)]
@@ -125,11 +140,12 @@ def _benchmark(what: Localization, files: Mapping[str, FeatureFiles]) -> Benchma
     assert isinstance(protocol, SegmentProtocol)  # noqa: S101 - captions are no task of localizers
     for each in files.values():
         localizer_config(what.localizer, each.feature_dim)
+    _check_refiner(what)
     annotations = read_annotations(what.dataset.annotations)
     subsets = {role: what.dataset.subset(role) for role in ("training", "validation")}
-    classes = own_classes(what.localizer, next(iter(files.values())).feature_dim)
     ignored = protocol.ignored_label
     labels = tuple(label for label in annotations.labels if label != ignored)
+    classes = own_classes(what.localizer, next(iter(files.values())).feature_dim, len(labels))
     labelling = _labelling(what, labels, classes)
     truth = annotations.ground_truth(subsets["validation"])
     check_truth(what.dataset.annotations, truth, protocol)
@@ -141,7 +157,9 @@ def _benchmark(what: Localization, files: Mapping[str, FeatureFiles]) -> Benchma
         there = set().union(*(each.videos for each in files.values()))
         names = [video.name for video in videos["validation"] if video.name in there]
         labelling.class_scores.check(what.class_scores, names, labels)
+    proposals = _proposals(what, videos) if what.proposals else None
     inputs = {"annotations": hash_file(what.dataset.annotations)}
+    inputs |= {f"proposals {number}": hash_file(path) for number, path in enumerate(what.proposals)}
     if labelling.class_scores is not None and what.class_scores is not None:
         inputs["class_scores"] = hash_file(what.class_scores)
     return Benchmark(
@@ -153,10 +171,48 @@ def _benchmark(what: Localization, files: Mapping[str, FeatureFiles]) -> Benchma
         ignored=ignored,
         labelling=labelling,
         localizer=what.localizer,
+        proposals=proposals,
         seed=what.seed,
         device=what.device,
         inputs=inputs,
     )
+
+
+def _check_refiner(what: Localization) -> None:
+    """Refuse a refiner without proposals, or where nothing is to be labelled, and proposals without a refiner."""
+    name = what.localizer.name
+    if what.localizer.refines and what.task == "proposals":
+        raise UserError(
+            f"{name} labels the proposals of others, which the task proposals does not ask for: choose tal."
+        )
+    if what.localizer.refines and not what.proposals:
+        raise UserError(
+            f"{name} refines the proposals of others and is given none: add --proposals FILE, such as those of "
+            "`tspbench evaluate --task proposals --set predict_training=true`."
+        )
+    if what.proposals and not what.localizer.refines:
+        raise UserError(f"--proposals: {name} makes its own: leave them out, or choose one of {', '.join(REFINERS)}.")
+
+
+def _proposals(what: Localization, videos: Mapping[str, Sequence[VideoAnnotations]]) -> Proposed:
+    """Read the proposals; say aloud how many videos have none.
+
+    Raises:
+        UserError: the proposals of one split are missing.
+    """
+    known = {video.name: video.duration_seconds for each in videos.values() for video in each}
+    found = read_given_proposals(what.proposals, known)
+    for role, each in videos.items():
+        without = [video.name for video in each if video.name not in found]
+        if len(without) == len(each):
+            raise UserError(
+                f"{', '.join(map(str, what.proposals))}: expected proposals of {role} videos such as {without[0]!r}, "
+                f"too, found none: add a file of them (--set predict_training=true lets `tspbench evaluate` write "
+                "those of training videos)."
+            )
+        if without:
+            say(f"No proposals of {len(without)} of {len(each)} {role} videos (first: {without[0]}).")
+    return found
 
 
 def _labelling(what: Localization, labels: tuple[str, ...], classes: int) -> Labelling:
@@ -172,9 +228,8 @@ def _labelling(what: Localization, labels: tuple[str, ...], classes: int) -> Lab
             f"{classes}: give --set config.classes={len(labels)}."
         )
     if classes and what.class_scores is not None:
-        raise UserError(
-            "--class-scores: the localizer tells classes apart itself: leave them out, or give --set config.classes=0."
-        )
+        instead = "" if what.localizer.refines else ", or give --set config.classes=0"
+        raise UserError(f"--class-scores: the localizer tells classes apart itself: leave them out{instead}.")
     if classes:
         needless = [reference for reference in what.references if reference in UNTRAINED]
         if needless and what.task == "tal":
@@ -214,6 +269,13 @@ def _check_features(shared: Benchmark, name: str, files: FeatureFiles, folder: P
         raise UserError(
             f"{files.paths[0]}: none of the {len(there['training'])} training videos that it has features of has an "
             "annotated segment: there is nothing to learn from; correct the annotations or the splits."
+        )
+    if shared.proposals is not None and not any(
+        len(video.segments) and video.name in shared.proposals for video in there["training"]
+    ):
+        raise UserError(
+            f"{files.paths[0]}: none of the {len(there['training'])} training videos that it has features of has "
+            "proposals and an annotated segment: there is nothing to learn from; give proposals of these videos."
         )
 
     def work(_key: str) -> Mapping[str, object]:

@@ -4,6 +4,7 @@ from typing import Final
 
 from tspbench.feature_views import TimeSettings
 from tspbench.fit import FitSettings
+from tspbench.proposal_batches import RefineSettings
 from tspbench.stages.captioner_settings import CaptionerSettings, GeneratorSettings
 from tspbench.stages.train import LocalizerSettings
 
@@ -96,6 +97,30 @@ _ACTIONFORMER_THUMOS14: Final = LocalizerSettings(
     fit=_changed(_ADAMW, 1e-4, epochs=35, batch_size=2),
 )
 
+# P-GCN's release (pgcn_opts.py, data/dataset_cfg.yaml, get_optim_policies of pgcn_models.py): an epoch shows each video
+# 20 times; biases learn twice as fast and do not decay; features lie 8 frames apart. There the epoch with the lowest
+# loss on the scored videos is taken; here the last.
+_PGCN_THUMOS14: Final = LocalizerSettings(
+    name="pgcn",
+    time=TimeSettings(mode="padded", step_seconds=8 / 30),
+    refine=RefineSettings(passes=20),
+    fit=FitSettings(
+        epochs=70,
+        batch_size=32,
+        optimizer="sgd",
+        learning_rates={"localizer": 0.01, "biases": 0.02},
+        weight_decay=5e-4,
+        decay="weights",
+        milestones=(15, 30, 45),
+    ),
+)
+
+# The release has no settings for ActivityNet: those for THUMOS14, but a step is a row of the features, and an epoch
+# shows each video once, because there are 50 times as many.
+_PGCN_ACTIVITYNET: Final = _PGCN_THUMOS14.model_copy(
+    update={"time": TimeSettings(mode="padded"), "refine": RefineSettings()}
+)
+
 # BMT's release (main.py): 100 epochs, ended by 30 without a better METEOR; its generator is chosen by F1. There epochs
 # are chosen by the scored videos themselves (--set held_out=0.0); here by training videos held out. There words have
 # frozen GloVe vectors (text.vectors) and are cut by spaCy; here vectors are learned where no file is given, and words
@@ -123,6 +148,7 @@ PUBLISHED: Final[dict[str, dict[str, LocalizerSettings]]] = {
     "gtad": {ACTIVITYNET: _GTAD_ACTIVITYNET, THUMOS14: _GTAD_THUMOS14},
     "bmn": {ACTIVITYNET: _BMN_ACTIVITYNET, THUMOS14: _BMN_THUMOS14},
     "actionformer": {ACTIVITYNET: _ACTIONFORMER_ACTIVITYNET, THUMOS14: _ACTIONFORMER_THUMOS14},
+    "pgcn": {ACTIVITYNET: _PGCN_ACTIVITYNET, THUMOS14: _PGCN_THUMOS14},
 }
 """Localizer → benchmark → its published settings."""
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from baselines import LOCALIZERS
+from baselines import LOCALIZERS, REFINERS
 from baselines.contract import FeatureBatch
 from tspbench.config import Settings, choose, validated
 from tspbench.device import workers_for
@@ -17,6 +17,7 @@ from tspbench.feature_batches import FeatureBatches
 from tspbench.feature_views import FeatureViews, TimeSettings
 from tspbench.fit import FitSettings, Job, fit, seed_random_layers
 from tspbench.progress import Advance
+from tspbench.proposal_batches import RefineSettings
 from tspbench.storage.checkpoints import Weights, write_weights
 
 LOCALIZER_FILE: Final = "localizer.safetensors"
@@ -26,10 +27,12 @@ class LocalizerSettings(Settings):
     """Which localizer is trained on every feature set, and how.
 
     Args:
-        name: key of `baselines.LOCALIZERS`.
+        name: key of `baselines.LOCALIZERS`, or of `baselines.REFINERS`: of one that refines the proposals of others.
         config: its own settings, but for ``feature_dim``, which the features tell.
         time: how the features of a video become the steps of the localizer.
         top_labels: classes that a video's proposals get, the most likely ones.
+        predict_training: whether proposals of the training videos are written, too: refiners learn from such.
+        refine: what a refiner sees of the proposals.
         fit: training.
     """
 
@@ -37,43 +40,72 @@ class LocalizerSettings(Settings):
     config: dict[str, Any] = Field(default_factory=dict)
     time: TimeSettings = TimeSettings()
     top_labels: int = Field(2, ge=1)
+    predict_training: bool = False
+    refine: RefineSettings = RefineSettings()
     fit: FitSettings
 
+    @property
+    def refines(self) -> bool:
+        """Whether it refines the proposals of others."""
+        return self.name in REFINERS
 
-def localizer_config(settings: LocalizerSettings, feature_dim: int) -> Any:
+
+def localizer_config(settings: LocalizerSettings, feature_dim: int, classes: int = 1) -> Any:
     """Return the localizer's own settings, complete.
+
+    Args:
+        settings: of the localizer.
+        feature_dim: of the features.
+        classes: of the data set: what a refiner tells apart where its settings do not say.
 
     Raises:
         UserError: an unknown localizer, or a setting that does not fit it.
     """
-    kind = LOCALIZERS[choose("localizer", settings.name, LOCALIZERS)]
-    if set(settings.fit.learning_rates) != {"localizer"}:
+    kinds: dict[str, Any] = {**LOCALIZERS, **REFINERS}
+    kind = kinds[choose("localizer", settings.name, kinds)]
+    _check_fit(settings)
+    config = {**settings.config, "feature_dim": feature_dim}
+    if settings.refines:
+        if settings.time.mode != "padded":
+            raise UserError(
+                f'time.mode: expected "padded", found "{settings.time.mode}": {settings.name} sees whole videos as '
+                "they are."
+            )
+        config = {"classes": classes, **config}
+    elif settings.refine != RefineSettings():
+        raise UserError(f"refine: {settings.name} refines no proposals of others: leave these settings out.")
+    elif settings.time.mode == "padded" and not kind.takes_padding:
+        raise UserError(f'time.mode: "padded" needs a localizer that takes padding, {settings.name} does not.')
+    return validated(kind.Config, config, f"localizer {settings.name}")
+
+
+def _check_fit(settings: LocalizerSettings) -> None:
+    rates = sorted(settings.fit.learning_rates)
+    if rates != (["biases", "localizer"] if settings.refines else ["localizer"]):
+        biases, give = (" and one for biases", "both") if settings.refines else ("", "that one")
         raise UserError(
-            "fit.learning_rates: expected one rate for localizer, found "
-            f"{', '.join(sorted(settings.fit.learning_rates)) or 'none'}: give that one."
+            f"fit.learning_rates: expected one rate for localizer{biases}, found {', '.join(rates) or 'none'}: give "
+            f"{give}."
         )
     if settings.fit.select == "best":
         raise UserError('fit.select: "best" needs a validation, which localizers are not given: choose "last".')
-    if settings.time.mode == "padded" and not kind.takes_padding:
-        raise UserError(f'time.mode: "padded" needs a localizer that takes padding, {settings.name} does not.')
-    return validated(kind.Config, {**settings.config, "feature_dim": feature_dim}, f"localizer {settings.name}")
 
 
-def own_classes(settings: LocalizerSettings, feature_dim: int) -> int:
-    """Return how many classes the localizer tells apart by itself; 0: its proposals are class-agnostic."""
-    return int(getattr(localizer_config(settings, feature_dim), "classes", 0))
+def own_classes(settings: LocalizerSettings, feature_dim: int, classes: int) -> int:
+    """Return how many of a data set's ``classes`` the localizer tells apart by itself; 0: it proposes, no more."""
+    return int(getattr(localizer_config(settings, feature_dim, classes), "classes", 0))
 
 
-def new_localizer(settings: LocalizerSettings, feature_dim: int, seed: int) -> Any:
-    """Build a localizer with random weights that follow from ``seed``.
+def new_localizer(settings: LocalizerSettings, feature_dim: int, seed: int, classes: int = 1) -> Any:
+    """Build a localizer, or a refiner of a data set of ``classes``, with random weights that follow from ``seed``.
 
     Raises:
         UserError: an unknown localizer, or a setting that does not fit it.
     """
-    config = localizer_config(settings, feature_dim)
+    config = localizer_config(settings, feature_dim, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LOCALIZERS[settings.name](config)
+        return (REFINERS if settings.refines else LOCALIZERS)[settings.name](config)
 
 
 def train_localizer(
@@ -121,8 +153,21 @@ def train_localizer(
         better="total_loss",
         fingerprint=key,
     )
+    figures = fit_and_write(job, settings, seed, device, folder, advance)
+    return {**figures, "training_videos": len(views.names)}
+
+
+def fit_and_write(
+    job: Job, settings: LocalizerSettings, seed: int, device: str, folder: Path, advance: Advance
+) -> dict[str, object]:
+    """Do the job, write `LOCALIZER_FILE` into ``folder`` and return figures for the record."""
     with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
         history = fit(job, settings.fit, device, folder, advance)
-    card: dict[str, object] = {"localizer": settings.name, "config": settings.config, "seed": seed, "fingerprint": key}
-    write_weights(folder / LOCALIZER_FILE, Weights(None, dict(model.state_dict()), {}, card))
-    return {"epochs": history.epochs, "kept_epoch": history.kept_epoch, "training_videos": len(views.names)}
+    card: dict[str, object] = {
+        "localizer": settings.name,
+        "config": settings.config,
+        "seed": seed,
+        "fingerprint": job.fingerprint,
+    }
+    write_weights(folder / LOCALIZER_FILE, Weights(None, dict(job.model.state_dict()), {}, card))
+    return {"epochs": history.epochs, "kept_epoch": history.kept_epoch}

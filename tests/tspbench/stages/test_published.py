@@ -1,8 +1,9 @@
-"""FACTS 3.3, 4.3 and 6.2."""
+"""FACTS 3.3, 4.3, 6.1 and 6.2."""
 
 import pytest
 
-from baselines import LOCALIZERS
+from baselines import LOCALIZERS, REFINERS
+from tspbench.proposal_batches import RefineSettings
 from tspbench.stages.published import PUBLISHED, published
 from tspbench.stages.train import new_localizer
 
@@ -14,6 +15,8 @@ FIT = {
     ("bmn", "thumos14"): (10, 16, "adam", 0.001, 1e-4, (7,)),
     ("actionformer", "activitynet"): (15, 16, "adamw", 0.001, 0.05, ()),
     ("actionformer", "thumos14"): (35, 2, "adamw", 1e-4, 0.05, ()),
+    ("pgcn", "activitynet"): (70, 32, "sgd", 0.01, 5e-4, (15, 30, 45)),
+    ("pgcn", "thumos14"): (70, 32, "sgd", 0.01, 5e-4, (15, 30, 45)),
 }
 EVERY = [(name, benchmark) for name, by_benchmark in PUBLISHED.items() for benchmark in by_benchmark]
 
@@ -30,15 +33,26 @@ def test_training_is_that_of_the_paper_or_its_release(name, benchmark):
 @pytest.mark.parametrize(("name", "benchmark"), EVERY)
 def test_the_settings_fit_the_localizer(name, benchmark):
     settings = published(name, benchmark)
-    model = new_localizer(settings, 512, seed=0)
-    assert isinstance(model, LOCALIZERS[name])
-    modes = {"activitynet": "rescale", "thumos14": "padded" if name == "actionformer" else "windows"}
+    model = new_localizer(settings, 512, seed=0, classes=20)
+    assert isinstance(model, (LOCALIZERS | REFINERS)[name])
+    whole = name in ("actionformer", "pgcn")
+    modes = {"activitynet": "padded" if name == "pgcn" else "rescale", "thumos14": "padded" if whole else "windows"}
     assert settings.time.mode == modes[benchmark]
 
 
 def test_every_localizer_has_settings_for_both():
-    assert set(PUBLISHED) == set(LOCALIZERS)
+    assert set(PUBLISHED) == set(LOCALIZERS | REFINERS)
     assert all(set(by_benchmark) == {"activitynet", "thumos14"} for by_benchmark in PUBLISHED.values())
+
+
+def test_a_refiner_sees_what_that_of_the_release_sees():
+    """pgcn_opts.py, data/dataset_cfg.yaml and get_optim_policies of pgcn_models.py: 8,750 steps with 200 videos."""
+    settings = published("pgcn", "thumos14")
+    assert settings.time.step_seconds == pytest.approx(8 / 30)
+    assert settings.refine == RefineSettings(best=None, passes=20)
+    assert settings.fit.epochs * 200 * settings.refine.passes / settings.fit.batch_size == 8750
+    assert settings.fit.learning_rates["biases"] == 2 * settings.fit.learning_rates["localizer"]
+    assert settings.fit.decay == "weights"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""Trained refiner + features + proposals of others → labelled segments in seconds."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from evaluation.segments import Predictions
+from tspbench.progress import Advance
+from tspbench.proposal_batches import ProposalBatches
+from tspbench.stages.predict import joined
+from tspbench.video_labels import Detections, Labelling
+
+
+@torch.inference_mode()
+def refine(batches: ProposalBatches, model: Any, labelling: Labelling, device: str, advance: Advance) -> Predictions:
+    """Classify the proposals of every video and move their boundaries; a video without proposals gets none.
+
+    Args:
+        batches: of the subset to predict on.
+        model: a trained refiner in evaluation mode, on ``device``.
+        labelling: where the labels come from.
+        device: torch device.
+        advance: told how many videos are done.
+
+    Returns:
+        Predictions in seconds, by video, best first.
+    """
+    views = batches.views
+    found = [Detections(np.empty((0, 2)), np.empty(0), np.empty(0, dtype=np.int64)) for _ in views.names]
+    done = 0
+    for numbers, batch in batches.in_order():
+        graphs = model.graphs(batch, None).to(device)
+        for video, proposals in zip(numbers, model.decode(model(graphs), graphs), strict=True):
+            segments = views.timelines[video].to_seconds(proposals.segments.double().cpu().numpy())
+            # Refining may move a boundary beyond the ends of the video.
+            inside = np.clip(segments, 0.0, views.durations[video])
+            kept = inside[:, 1] > inside[:, 0]
+            scores, classes = proposals.scores.double().cpu().numpy(), proposals.labels.cpu().numpy()
+            found[video] = labelling.label(views.names[video], inside[kept], scores[kept], classes[kept])
+        done += len(numbers)
+        advance(done, len(batches))
+    return joined(views.names, labelling.labels, found)
