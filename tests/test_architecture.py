@@ -8,11 +8,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Floor → modules and packages on it. A new module has to take its place here.
 FLOORS = {
-    6: "tspbench.cli tspbench.cli_options",
+    6: "tspbench.cli tspbench.cli_options tspbench.data_cli",
     5: "tspbench.verbs tspbench.scoring_verbs tspbench.doctor tspbench.experiment tspbench.recipe "
     "tspbench.recipe_defaults tspbench.sources tspbench.plan tspbench.probe "
     "tspbench.estimate tspbench.data_verbs tspbench.report "
-    "tspbench.report_published",
+    "tspbench.report_published tspbench.listing tspbench.checking",
     4: "tspbench.stages",
     3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.clip_batches "
     "tspbench.reference_rows tspbench.feature_reading tspbench.feature_views tspbench.feature_batches "
@@ -20,7 +20,7 @@ FLOORS = {
     "tspbench.vocabulary tspbench.fit tspbench.plots",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
-    "tspbench.progress tspbench.device tspbench.places tspbench.video_names",
+    "tspbench.progress tspbench.device tspbench.video_names",
     0: "evaluation baselines",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -22,7 +22,11 @@ from tspbench.encoders import new_encoder
 from tspbench.storage.checkpoints import Weights, write_weights
 from tspbench.storage.features import FeatureFiles, RowMeaning, VideoFeatures, write_features
 
-COMMANDS = get_command(app).commands
+_TOP = get_command(app).commands
+# Name as typed → command; those below `tspbench data` are commands of their own.
+COMMANDS = {name: command for name, command in _TOP.items() if name != "data"} | {
+    f"data {name}": command for name, command in _TOP["data"].commands.items()
+}
 GOLDEN = "golden/detection_and_proposal_scores.json"
 
 
@@ -67,7 +71,7 @@ def test_help_of_every_command_loads_no_torch():
     code = (
         "import sys, contextlib, io\n"
         "from tspbench.cli import app\n"
-        "for command in [[], *([name] for name in sys.argv[1:])]:\n"
+        "for command in [[], ['data'], *(name.split() for name in sys.argv[1:])]:\n"
         "    with contextlib.redirect_stdout(io.StringIO()) as text:\n"
         "        app([*command, '--help'], standalone_mode=False)\n"
         "    assert 'Usage' in text.getvalue()\n"
@@ -79,7 +83,7 @@ def test_help_of_every_command_loads_no_torch():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_every_command_has_an_example_that_parses(name):
-    text = " ".join(run(name, "--help").stdout.split())
+    text = " ".join(run(*name.split(), "--help").stdout.split())
     example = re.search(rf"Example: tspbench {name}((?: .*?)?) (?:Arguments|Options):", text)
     assert example
     COMMANDS[name].make_context(name, example[1].split())
@@ -96,7 +100,7 @@ def test_version():
     assert run("--version").stdout == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("kind", ["datasets", "encoders", "methods", "localizers", "protocols", "recipes"])
+@pytest.mark.parametrize("kind", ["datasets", "encoders", "methods", "localizers", "protocols", "recipes", "files"])
 def test_list_names_each_with_a_caption(kind):
     lines = run("list", kind).stdout.splitlines()
     assert lines
@@ -324,9 +328,9 @@ def test_ctrl_c(tmp_path):
 
 def test_a_bug_keeps_its_traceback():
     code = (
-        "import tspbench.verbs\n"
+        "import tspbench.listing\n"
         "def bug(kind): raise IndexError('a bug')\n"
-        "tspbench.verbs.list_kind = bug\n"
+        "tspbench.listing.list_kind = bug\n"
         "from tspbench.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code, "list", "encoders"], capture_output=True, text=True, check=False)

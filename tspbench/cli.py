@@ -29,6 +29,7 @@ from tspbench.cli_options import (
     Unknown,
     UnknownVideos,
 )
+from tspbench.data_cli import app as data_app
 from tspbench.errors import UserError
 
 # ruff: noqa: PLC0415 - `--help` of any command must not load torch: each command imports what it needs
@@ -66,6 +67,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Does this way of pretraining a video encoder give better features for finding things in time?",
 )
+
+
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:
@@ -122,14 +126,15 @@ def check(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a TOML file.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default runs/NAME.")] = None,
     changes: Changes = None,
+    device: Device = "auto",
 ) -> None:
-    """Say what a recipe would do, and what is finished of it, without doing it.
+    """Say what a recipe would do, what is missing and how to get it, and what it will cost here, without doing it.
 
-    Example: tspbench check demo
+    Example: tspbench check activitynet-tal --set data.videos=/videos/activitynet
     """
     from tspbench.verbs import check_recipe
 
-    check_recipe(recipe, out or Path("runs") / Path(recipe).stem, changes or [])
+    check_recipe(recipe, out or Path("runs") / Path(recipe).stem, changes or [], device)
 
 
 @app.command()
@@ -215,6 +220,10 @@ def evaluate(
         Path | None,
         typer.Option("--class-scores", help="Video-level scores (JSON, or UntrimmedNet .npy); none: class-agnostic."),
     ] = None,
+    proposals: Annotated[
+        list[Path] | None,
+        typer.Option("--proposals", help="Proposals of training and validation videos, for pgcn; repeatable."),
+    ] = None,
     sound: Annotated[
         Path | None,
         typer.Option("--sound", help="Audio features for captioning: an H5 file or folder of .npy files."),
@@ -237,6 +246,7 @@ def evaluate(
         out,
         localizer=localizer,
         class_scores=class_scores,
+        proposals=proposals or [],
         sound=sound,
         references=[reference.value for reference in references or []],
         changes=changes or [],
@@ -335,13 +345,24 @@ def report(
     report_run(folder)
 
 
+@app.command()
+def fetch(name: Annotated[str, typer.Argument(help="See `tspbench list files`.")]) -> None:
+    """Fetch released weights, features or annotations by name: resumed, and verified before use.
+
+    Example: tspbench fetch r2plus1d_34-tsp_on_activitynet
+    """
+    from tspbench.data_verbs import fetch_entry
+
+    fetch_entry(name)
+
+
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List what there is of a kind.
 
     Example: tspbench list encoders
     """
-    from tspbench.verbs import list_kind
+    from tspbench.listing import list_kind
 
     list_kind(kind.value)
 

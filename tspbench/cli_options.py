@@ -50,6 +50,7 @@ class Kind(StrEnum):
     CAPTIONERS = "captioners"
     PROTOCOLS = "protocols"
     RECIPES = "recipes"
+    FILES = "files"
 
 
 class Precision(StrEnum):

@@ -20,6 +20,7 @@ from tspbench.stages.captioner_settings import GENERATOR, CaptionerSettings, che
 from tspbench.stages.evaluate import check_rows
 from tspbench.stages.pretrain import PretrainSettings
 from tspbench.stages.train import LocalizerSettings, localizer_config
+from tspbench.storage.published_numbers import published
 from tspbench.storage.recipes import read_toml
 
 RANDOM: Final = "random"
@@ -210,6 +211,9 @@ def check_names(recipe: Recipe, where: str) -> None:
     check_rows([row.name for row in recipe.rows], recipe.references, where)
     for row in recipe.rows:
         _check_encoder(row.features, [RANDOM, *brought, *earlier], f"features of row {row.name!r} in {where}")
+        for task, key in row.published.items():
+            choose(f"task (published numbers of row {row.name!r} in {where})", task, ("tal", "proposals", "captioning"))
+            published(key)
     _check_tasks(recipe, where)
 
 

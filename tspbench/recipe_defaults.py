@@ -20,7 +20,9 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
         if not _says_all(stage):
             stage["fit"] = _changed(PUBLISHED_FIT.model_dump(mode="json"), stage.get("fit", {}))
     tasks = result.get("tasks")
-    for task, settings in tasks.items() if isinstance(tasks, dict) else ():
+    if not isinstance(tasks, dict):
+        return result
+    for task, settings in tasks.items():
         if not isinstance(settings, dict) or _says_all(settings):
             continue
         if task == "captioning" and settings.get("name", "bmt") in CAPTIONERS:

@@ -8,10 +8,9 @@ from evaluation.protocols import PROTOCOLS, Protocol
 from evaluation.video_sets import VIDEO_SETS
 from tspbench.storage.published_numbers import PublishedCell, PublishedRow, published
 from tspbench.storage.records import Record
-from tspbench.storage.runs import Row, TaskTable
+from tspbench.storage.runs import TRIAL, Row, TaskTable
 
 UNFINISHED: Final = "—"
-TRIAL: Final = "videos"  # the fact of a table that is on part of the data
 HEADING: Final = "Published numbers beside measured ones"
 NOTE: Final = "In percent; differences are measured less published, in points."
 

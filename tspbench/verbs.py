@@ -1,12 +1,10 @@
 """The commands as functions: from names and paths to stages, and what they print."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
 
 from tspbench.config import validated
 from tspbench.errors import UserError
@@ -30,19 +28,13 @@ def run_recipe(recipe: str, out: Path, changes: Sequence[str], device: str) -> N
     say(f"Table: {out / TABLE_FILE}; records, features and predictions are in {out}.")
 
 
-def check_recipe(recipe: str, out: Path, changes: Sequence[str]) -> None:
-    """Print the stages of a recipe and which of them are finished in ``out``."""
-    from tspbench.experiment import planned_stages
+def check_recipe(recipe: str, out: Path, changes: Sequence[str], device: str) -> None:
+    """Print what a recipe would do in ``out``, what is missing for it and what it will cost."""
+    from tspbench.checking import check
+    from tspbench.device import choose_device
     from tspbench.recipe import read_recipe
 
-    resolved = read_recipe(recipe, changes)
-    table = Table(title=f"{resolved.name}, in {out}")
-    for head in ("stage", "folder", "state"):
-        table.add_column(head)
-    for stage, folder in planned_stages(resolved):
-        table.add_row(stage, folder, "has a record" if (out / folder / "record.json").is_file() else "to be run")
-    Console().print(table)
-    say("A stage with a record is run again only if its settings or inputs have changed.")
+    check(read_recipe(recipe, changes), out, choose_device(device))
 
 
 def pretrain_encoder(
@@ -137,6 +129,7 @@ def evaluate_features(
     *,
     localizer: str | None,
     class_scores: Path | None,
+    proposals: Sequence[Path],
     sound: Path | None,
     references: Sequence[str],
     changes: Sequence[str],
@@ -154,6 +147,7 @@ def evaluate_features(
     captions = task == "captioning"
     for option, given, wanted in (
         ("--class-scores", class_scores is not None, task == "tal"),
+        ("--proposals", bool(proposals), task == "tal"),
         ("--reference", bool(references), not captions),
         ("--sound", sound is not None, captions),
     ):
@@ -175,6 +169,7 @@ def evaluate_features(
             seed,
             where,
             out,
+            tuple(proposals),
         )
     evaluate([what], rows, f"{'Describing' if captions else 'Finding'} actions on {opened.name}", [])
     Console().print(terminal(write_table(out)))
@@ -183,13 +178,13 @@ def evaluate_features(
 
 def _localizer(name: str, protocol: str, labelled_elsewhere: bool, changes: Sequence[str]) -> Any:
     """Return the published settings of a localizer with changes."""
-    from baselines import LOCALIZERS
+    from baselines import LOCALIZERS, REFINERS
     from tspbench.config import choose
     from tspbench.recipe import applied
     from tspbench.stages.published import published
     from tspbench.stages.train import LocalizerSettings
 
-    base = published(choose("localizer", name, LOCALIZERS), protocol).model_dump(mode="json")
+    base = published(choose("localizer", name, {**LOCALIZERS, **REFINERS}), protocol).model_dump(mode="json")
     if "classes" in base["config"] and labelled_elsewhere:
         base["config"]["classes"] = 0  # nobody asks for them, or the scores tell them
     return validated(LocalizerSettings, applied(base, changes), "the settings of evaluate")
@@ -212,50 +207,6 @@ def report_run(folder: Path) -> None:
 
     Console().print(terminal(write_table(folder)))
     say(f"Table: {folder / TABLE_FILE}")
-
-
-def list_kind(kind: str) -> None:
-    """Print the names of one kind, each with its caption."""
-    table = _table_of(kind)
-    width = max(20, *map(len, table))
-    for name, caption in sorted(table.items()):
-        print(f"{name:{width}} {caption}")
-
-
-def _table_of(kind: str) -> dict[str, str]:
-    if kind == "protocols":
-        from evaluation.protocols import PROTOCOLS
-
-        return {
-            f"{task} · {name}": protocol.source
-            for task, protocols in PROTOCOLS.items()
-            for name, protocol in protocols.items()
-        }
-    if kind == "recipes":
-        from tspbench.recipe import SHIPPED, read_recipe
-
-        return {path.stem: read_recipe(path.stem, []).title for path in SHIPPED.glob("*.toml")}
-    if kind == "datasets":
-        from tspbench.datasets import DATASETS
-
-        return {name: _caption(write) for name, write in DATASETS.items()}
-    if kind == "encoders":
-        from tspbench.encoders import ENCODERS
-
-        return {name: _caption(entry) for name, entry in ENCODERS.items()}
-    if kind == "methods":
-        from tspbench.pretraining import METHODS
-
-        return {name: _caption(entry) for name, entry in METHODS.items()}
-    from baselines import CAPTIONERS, LOCALIZERS
-
-    table: dict[str, Any] = {"captioners": CAPTIONERS, "localizers": LOCALIZERS}
-    return {name: _caption(entry) for name, entry in table[kind].items()}
-
-
-def _caption(entry: Any) -> str:
-    """Return the caption of the module that an entry of a table comes from."""
-    return (sys.modules[entry.__module__].__doc__ or "").strip().splitlines()[0]
 
 
 def _open(dataset: str, seed: int) -> Any:

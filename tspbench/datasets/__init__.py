@@ -13,7 +13,7 @@ from tspbench.datasets.card import CARD, Dataset, DatasetCard, find_videos
 from tspbench.datasets.synthetic import SyntheticSettings, write_trimmed, write_untrimmed
 from tspbench.datasets.thumos14 import THUMOS14
 from tspbench.errors import UserError
-from tspbench.places import data_root
+from tspbench.storage.catalog import data_root
 from tspbench.storage.recipes import read_toml
 
 Report = Callable[[int, int], None]
@@ -86,7 +86,7 @@ def _open_benchmark(benchmark: Benchmark, elsewhere: Mapping[str, str]) -> Datas
     """Open a benchmark by the card in its folder, or else by the names that its files usually have."""
     folder = benchmark_folder(benchmark.name)
     if (folder / CARD).is_file():
-        return _opened(folder, read_toml(folder / CARD), elsewhere)
+        return _opened(folder, {"benchmark": benchmark.name, **read_toml(folder / CARD)}, elsewhere)
     card: dict[str, Any] = {
         "name": benchmark.name,
         "benchmark": benchmark.name,

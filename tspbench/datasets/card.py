@@ -12,9 +12,11 @@ from tspbench.errors import UserError
 from tspbench.storage.annotations import Annotations, VideoAnnotations
 from tspbench.storage.formats import read_ground_truth
 from tspbench.storage.hashes import hash_data, hash_file
+from tspbench.storage.manifest import MANIFEST, Manifest, read_manifest
+from tspbench.storage.segment_table import VIDEO_SUFFIXES
 
 CARD: Final = "dataset.toml"
-VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv"})
+LEFT_OUT: Final = "not in the trial"  # the subset of videos that a trial leaves out
 
 
 class DatasetCard(Settings):
@@ -82,15 +84,20 @@ class Dataset:
         return self.folder / self.card.annotations
 
     def read(self) -> Annotations:
-        """Read the annotations; in a trial, of its videos alone.
+        """Read the annotations; in a trial its videos alone are in their subsets, and all labels are known.
 
         Raises:
             UserError: the card names none, or a file does not fit its format.
         """
         annotations = read_ground_truth([self.annotations])
         kept = {name for role, count in self.trial.items() for name in self._chosen(annotations, role, count)}
-        videos = tuple(video for video in annotations.videos if not self._tried(video.subset) or video.name in kept)
-        return replace(annotations, videos=videos)
+        return replace(
+            annotations,
+            videos=tuple(
+                replace(video, subset=LEFT_OUT) if self._tried(video.subset) and video.name not in kept else video
+                for video in annotations.videos
+            ),
+        )
 
     def annotations_hash(self) -> str:
         """Return a hash of what `read` returns."""
@@ -128,13 +135,23 @@ class Dataset:
             )
         return tuple(self.folder / name for name in files)
 
-    def video_files(self) -> dict[str, Path]:
-        """Return the videos on disk by name.
+    def manifest(self) -> Manifest | None:
+        """Return what a scan found of the videos; None: nobody has scanned them.
 
         Raises:
-            UserError: there is none.
+            UserError: the manifest is damaged.
         """
-        return find_videos(self.videos)
+        path = self.folder / MANIFEST
+        return read_manifest(path) if path.is_file() else None
+
+    def video_files(self) -> dict[str, Path]:
+        """Return the videos on disk by name, without those that a scan has quarantined.
+
+        Raises:
+            UserError: there is none, or a file has changed since it was scanned.
+        """
+        manifest, files = self.manifest(), find_videos(self.videos)
+        return files if manifest is None else manifest.readable(files)
 
     def _tried(self, subset: str) -> bool:
         return any(self.card.splits.get(role) == subset for role in self.trial)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from tspbench.stages.rows import STATISTICS_FILE
 from tspbench.stages.stage import run_stage
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_file
-from tspbench.storage.runs import COMPARISON, Row, Run, TaskTable, earlier_tables, slug, write_run
+from tspbench.storage.runs import COMPARISON, TRIAL, Row, Run, TaskTable, earlier_tables, slug, write_run
 from tspbench.storage.statistics import read_statistics
 
 Task = Localization | Captioning
@@ -44,7 +44,13 @@ class Prepared(Protocol):
         """Stop the processes that the task has started."""
 
 
-def evaluate(tasks: Sequence[Task], rows: Mapping[str, Sequence[Path]], title: str, notes: Sequence[str]) -> None:
+def evaluate(
+    tasks: Sequence[Task],
+    rows: Mapping[str, Sequence[Path]],
+    title: str,
+    notes: Sequence[str],
+    published: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
     """Train, predict, score and compare each feature set in each task, and keep everything below ``out``.
 
     Stages that are finished are skipped. The run's manifest is written before anything is trained, so that a table can
@@ -56,6 +62,7 @@ def evaluate(tasks: Sequence[Task], rows: Mapping[str, Sequence[Path]], title: s
         rows: name of the row → its H5 files.
         title: heading of the table.
         notes: sentences below the table.
+        published: name of the row → task → key of its published numbers.
 
     Raises:
         UserError: a mistake in settings or files; those that can be seen from the outside are found before any work.
@@ -74,7 +81,10 @@ def evaluate(tasks: Sequence[Task], rows: Mapping[str, Sequence[Path]], title: s
         if RANDOM_FEATURES in first.references:
             random = random_features(next(iter(rows.values())), first.out / "features" / "random", first.seed)
             files = {REFERENCES[RANDOM_FEATURES]: FeatureFiles([random]), **files}
-        tables = [each.tables(files) for each in prepared]
+        tables = [
+            [_told(table, task, published or {}) for table in each.tables(files)]
+            for task, each in zip(tasks, prepared, strict=True)
+        ]
         told = [table for some in tables for table in some]
         write_run(first.out, Run(title, [*_other_tables(first.out, told), *told], list(notes)))
         for each, some in zip(prepared, tables, strict=True):
@@ -82,6 +92,13 @@ def evaluate(tasks: Sequence[Task], rows: Mapping[str, Sequence[Path]], title: s
                 for row in table.rows:
                     each.fill(table, row, files.get(row.name, next(iter(files.values()))))
                 _compare(table, first.out)
+
+
+def _told(table: TaskTable, task: Task, published: Mapping[str, Mapping[str, str]]) -> TaskTable:
+    """Return a table that names the published numbers of its rows, and says so if it is a trial."""
+    rows = [replace(row, published=published.get(row.name, {}).get(table.task, "")) for row in table.rows]
+    trial = ", ".join(f"{count:,} for {role}" for role, count in task.dataset.trial.items())
+    return replace(table, rows=rows, facts={**table.facts, **({TRIAL: f"a trial: {trial}"} if trial else {})})
 
 
 def _prepared(task: Task, files: Mapping[str, FeatureFiles], tasks: Sequence[Task]) -> Prepared:

@@ -22,7 +22,7 @@ from tspbench.stages.rows import Benchmark, feature_row, reference_row, upper_ma
 from tspbench.stages.score import check_truth
 from tspbench.stages.stage import features_hash, file_hashes, run_stage
 from tspbench.stages.train import LocalizerSettings, localizer_config, own_classes
-from tspbench.storage.annotations import VideoAnnotations, read_annotations
+from tspbench.storage.annotations import VideoAnnotations
 from tspbench.storage.class_scores import read_class_scores
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_file
@@ -141,7 +141,7 @@ def _benchmark(what: Localization, files: Mapping[str, FeatureFiles]) -> Benchma
     for each in files.values():
         localizer_config(what.localizer, each.feature_dim)
     _check_refiner(what)
-    annotations = read_annotations(what.dataset.annotations)
+    annotations = what.dataset.read()
     subsets = {role: what.dataset.subset(role) for role in ("training", "validation")}
     ignored = protocol.ignored_label
     labels = tuple(label for label in annotations.labels if label != ignored)
@@ -154,11 +154,10 @@ def _benchmark(what: Localization, files: Mapping[str, FeatureFiles]) -> Benchma
         for role, name in subsets.items()
     }
     if labelling.class_scores is not None and what.class_scores is not None:
-        there = set().union(*(each.videos for each in files.values()))
-        names = [video.name for video in videos["validation"] if video.name in there]
+        names = [video.name for video in videos["validation"] if any(video.name in each for each in files.values())]
         labelling.class_scores.check(what.class_scores, names, labels)
     proposals = _proposals(what, videos) if what.proposals else None
-    inputs = {"annotations": hash_file(what.dataset.annotations)}
+    inputs = {"annotations": what.dataset.annotations_hash()}
     inputs |= {f"proposals {number}": hash_file(path) for number, path in enumerate(what.proposals)}
     if labelling.class_scores is not None and what.class_scores is not None:
         inputs["class_scores"] = hash_file(what.class_scores)
@@ -258,7 +257,7 @@ def _agnostic(truth: GroundTruth, ignored: str | None) -> GroundTruth:
 
 def _check_features(shared: Benchmark, name: str, files: FeatureFiles, folder: Path) -> None:
     """Read a feature set once, so that no row is trained while another one has a NaN in its last video."""
-    there = {role: [video for video in videos if video.name in files.videos] for role, videos in shared.videos.items()}
+    there = {role: [video for video in videos if video.name in files] for role, videos in shared.videos.items()}
     for role, videos in shared.videos.items():
         if not there[role]:
             raise UserError(

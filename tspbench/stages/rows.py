@@ -136,7 +136,7 @@ class Benchmark:
 
         A refiner learns from no video in which nothing happens (P-GCN's release, pgcn_dataset.py, exclude_empty).
         """
-        there = [video for video in self.videos[role] if video.name in files.videos]
+        there = [video for video in self.videos[role] if video.name in files]
         if self.proposals is not None and training:
             there = [video for video in there if len(video.segments)]
         return FeatureViews(
@@ -169,7 +169,7 @@ def feature_row(what: Benchmark, row: Row, files: FeatureFiles, folder: Path) ->
     hashes = file_hashes(files)
     seen = {key: digest for key, digest in what.inputs.items() if key != "class_scores"}
     missing = {
-        role: [video.name for video in videos if video.name not in files.videos] for role, videos in what.videos.items()
+        role: [video.name for video in videos if video.name not in files] for role, videos in what.videos.items()
     }
     for role, names in missing.items():
         if names:
@@ -235,7 +235,7 @@ def reference_row(what: Benchmark, row: Row, files: FeatureFiles, folder: Path) 
     """
 
     def find() -> Predictions:
-        videos = [video for video in what.videos["validation"] if video.name in files.videos]
+        videos = [video for video in what.videos["validation"] if video.name in files]
         found = []
         for video in videos:
             segments, scores = UNTRAINED[row.reference](files.duration(video.name, video.duration_seconds))

@@ -31,7 +31,8 @@ class Entry:
 
     Attributes:
         name: what the user types.
-        kind: "weights", "features" (of clips), "global features" (one vector per video) or "annotations".
+        kind: "weights", "features" (of clips), "global features" (one vector per video), "annotations",
+            "class scores" or "proposals".
         file: its name on disk.
         folder: where it lies, relative to `data_root`.
         address: https URL; None where there is no direct one.
@@ -93,6 +94,16 @@ def _activitynet_gvf(name: str, file: str) -> Entry:
     return Entry(
         name, "global features", file, "activitynet/features", None, None, None, NOT_STATED, source, by_hand=by_hand
     )
+
+
+def _proposals(subset: str, stage: str) -> Entry:
+    by_hand = (
+        "run `tspbench evaluate --task proposals --localizer bmn --dataset thumos14 --features tsp=VALID.h5,TEST.h5 "
+        f"--set predict_training=true --out runs/bmn` and copy runs/bmn/proposals/tsp/{stage}/predictions.json.gz"
+    )
+    file, source = f"{subset}_proposals.json.gz", "made here; those that P-GCN was published with are BSN's"
+    name = f"thumos14-{subset}-proposals"
+    return Entry(name, "proposals", file, "thumos14", None, None, None, NOT_STATED, source, by_hand=by_hand)
 
 
 def _captions(name: str, file: str) -> Entry:
@@ -232,6 +243,34 @@ CATALOG: Final[dict[str, Entry]] = {
         source="http://crcv.ucf.edu/THUMOS14/download.html, as the READMEs of TSP and mmaction2 give it",
         by_hand="download TH14_Temporal_annotations_validation.zip and TH14_Temporal_annotations_test.zip from "
         "http://crcv.ucf.edu/THUMOS14/download.html and unzip their texts",
+    ),
+    # Proposals for localizers that refine those of others.
+    "thumos14-validation-proposals": _proposals("validation", "predict-training"),
+    "thumos14-test-proposals": _proposals("test", "predict"),
+    # Video-level class scores, which label the proposals of localizers that tell no classes apart.
+    "activitynet-class-scores": Entry(
+        name="activitynet-class-scores",
+        kind="class scores",
+        file="cuhk_val_simp_share.json",
+        folder="activitynet",
+        address=None,
+        bytes=None,
+        sha256=None,
+        licence=NOT_STATED,
+        source="gtad_postprocess.py on the branch anet of frostinassiky/gtad: the CUHK classifier of 2017",
+        by_hand="clone the branch anet of https://github.com/frostinassiky/gtad and copy data/cuhk_val_simp_share.json",
+    ),
+    "thumos14-class-scores": Entry(
+        name="thumos14-class-scores",
+        kind="class scores",
+        file="uNet_test.npy",
+        folder="thumos14",
+        address="https://raw.githubusercontent.com/frostinassiky/gtad/ba68778d976236bc9681aa45b76268ee9b677c1d"
+        "/data/uNet_test.npy",
+        bytes=None,
+        sha256=None,
+        licence=NOT_STATED,
+        source="its path at that commit of frostinassiky/gtad: UntrimmedNet's scores of the test videos",
     ),
 }
 

@@ -14,6 +14,7 @@ from tspbench.storage.atomic import write_json
 MANIFEST: Final = "run.json"
 FORMAT: Final = "tspbench run 3"
 COMPARISON: Final = "comparison"
+TRIAL: Final = "videos"  # the fact of a table that is on part of the data
 LONGEST_SLUG: Final = 100  # file systems take 255 bytes
 
 

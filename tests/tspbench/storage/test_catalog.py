@@ -57,7 +57,7 @@ def test_the_data_root_is_the_variable_or_a_folder_of_the_working_directory(data
 def test_every_entry_is_well_formed(entry, data):
     assert CATALOG[entry.name] is entry
     assert re.fullmatch(r"[a-z0-9_-]+", entry.name)
-    assert entry.kind in {"weights", "features", "global features", "annotations"}
+    assert entry.kind in {"weights", "features", "global features", "annotations", "class scores", "proposals"}
     folder = PurePosixPath(entry.folder)
     assert not folder.is_absolute()
     assert ".." not in folder.parts

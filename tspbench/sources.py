@@ -1,0 +1,174 @@
+"""Where the features of a row come from: files given, released features, released weights, or a pretraining."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+from tspbench.datasets import BENCHMARKS, DATASETS, Dataset, benchmark_folder, open_dataset
+from tspbench.encoders import ENCODERS
+from tspbench.errors import UserError
+from tspbench.recipe import KINETICS, RANDOM, Recipe
+from tspbench.storage.catalog import CATALOG, Entry, is_known
+
+How = Literal["random", "given", "released features", "weights", "torchvision", "pretraining"]
+TOLD: Final[dict[How, str]] = {
+    "random": "random features",
+    "given": "features given",
+    "released features": "released features",
+    "weights": "features extracted with weights from a file",
+    "torchvision": "features extracted with torchvision's Kinetics weights",
+    "pretraining": "features extracted after pretraining here",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """How features or weights are come by.
+
+    Attributes:
+        how: see `TOLD`.
+        files: the feature files or the weight file; none where they have to be made.
+        ways: what would do, each with how to get it, where something is missing; empty: everything is there.
+    """
+
+    how: How
+    files: tuple[Path, ...] = ()
+    ways: tuple[str, ...] = ()
+
+
+class Sources:
+    """What the names of encoders in a recipe stand for, on this machine at this moment.
+
+    Of several ways to the features of an encoder the shortest is taken: files that the recipe names, released features
+    on disk, released weights on disk, and last the pretraining that the recipe describes.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self.features = cache(self._features)
+        self.weights = cache(self._weights)
+        self.dataset_problem = cache(self._dataset_problem)
+        self.videos_problem = cache(self._videos_problem)
+
+    def encoder(self, name: str) -> str:
+        """Return the key of `ENCODERS` that ``name`` has the weights of."""
+        if name in self._recipe.pretrain:
+            return self._recipe.pretrain[name].encoder or self._recipe.encoder
+        released = self._recipe.released.get(name, name).partition("-")[0]
+        return released if released in ENCODERS else self._recipe.encoder
+
+    def dataset(self, key: str) -> Dataset:
+        """Open a data set of the recipe that the user has brought.
+
+        Raises:
+            UserError: it is not there, or its card does not fit.
+        """
+        recipe = self._recipe
+        opened = open_dataset(recipe.data[key], elsewhere=recipe.elsewhere if key == recipe.target else None)
+        return Dataset(opened.folder, opened.card, dict(recipe.trial.items()) if key == recipe.target else {})
+
+    def pretrainings(self) -> list[str]:
+        """Return the pretrainings that some row, or the class scores, cannot do without, in the recipe's order."""
+        recipe = self._recipe
+        needed: set[str] = set()
+
+        def need(name: str) -> None:
+            if name in recipe.pretrain and name not in needed and self.weights(name).how == "pretraining":
+                needed.add(name)
+                need(recipe.pretrain[name].init)
+
+        wanted = [row.features for row in recipe.rows if self.features(row.features).how == "pretraining"]
+        for name in [*wanted, *([recipe.class_scores_from] if recipe.class_scores_from else [])]:
+            need(name)
+        return [name for name in recipe.pretrain if name in needed]
+
+    def _features(self, name: str) -> Source:
+        """Say where the target set's features of an encoder come from."""
+        recipe = self._recipe
+        if name == RANDOM:
+            return Source("random")
+        if name in recipe.features:
+            files = tuple(Path(part) for part in recipe.features[name].split(","))
+            lacking = [f"the file {path}, which features.{name} names" for path in files if not path.is_file()]
+            return Source("given", files, (" and ".join(lacking),) if lacking else ())
+        released = self._released_features(name)
+        if released and all(path.is_file() for path in released):
+            return Source("released features", released)
+        weights, videos = self._weights(name), self.videos_problem(recipe.target)
+        if not weights.ways and videos is None:
+            return Source(weights.how)
+        made = [" and ".join([way, *([videos] if videos and videos not in way else [])]) for way in weights.ways]
+        return Source(weights.how, (), (_brought(name, released), *(made or [str(videos)])))
+
+    def _weights(self, name: str) -> Source:
+        """Say where the weights of an encoder come from."""
+        if name == RANDOM:
+            return Source("random")
+        entry = self._entry(name)
+        there = [path for path in ([entry.path] if entry else []) + [Path(name)] if path.is_file()]
+        if there:
+            return Source("weights", (there[0],))
+        fetched = (f"its weights (run `tspbench fetch {entry.name}`)",) if entry else ()
+        if name in self._recipe.pretrain:
+            stage = self._recipe.pretrain[name]
+            videos = self.videos_problem(stage.data)
+            lacking = [*self._weights(stage.init).ways[:1], *([videos] if videos else [])]
+            initial = [text.replace("its weights", f"the weights of {stage.init}") for text in lacking]
+            ways = (*fetched, f"pretraining it here, for which you need {' and '.join(initial)}") if lacking else ()
+            return Source("pretraining", (), ways)
+        kinetics = name == KINETICS or (entry is not None and entry.name.endswith("-tac_on_kinetics"))
+        if kinetics and ENCODERS[self.encoder(name)].torchvision_weights:
+            return Source("torchvision")
+        return Source("weights", (), fetched or (f"a weight file of {self.encoder(name)} in place of {name!r}",))
+
+    def _entry(self, name: str) -> Entry | None:
+        known = self._recipe.released.get(name, name)
+        return CATALOG[known] if is_known(known) else None
+
+    def _released_features(self, name: str) -> tuple[Path, ...]:
+        """Return where features of the target set are looked for that somebody released, or put there."""
+        target = self._recipe.data[self._recipe.target]
+        if name not in self._recipe.released or target not in BENCHMARKS:
+            return ()
+        folder = benchmark_folder(target)
+        model = self._recipe.released[name]
+        files = BENCHMARKS[target].feature_files
+        return tuple(Path(os.path.normpath(folder / file.format(model=model))) for file in files)
+
+    def _dataset_problem(self, key: str) -> str | None:
+        """Say why a data set cannot be opened; None: it can, or it is generated."""
+        if self._recipe.data[key] in DATASETS:
+            return None
+        try:
+            self.dataset(key)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def _videos_problem(self, key: str) -> str | None:
+        """Say which videos would have to be there; None: there are such."""
+        source = self._recipe.data[key]
+        if source in DATASETS:
+            return None
+        folder = benchmark_folder(source) / BENCHMARKS[source].videos if source in BENCHMARKS else Path(source)
+        if self.dataset_problem(key) is None:
+            dataset = self.dataset(key)
+            folder = dataset.videos
+            try:
+                dataset.video_files()
+            except UserError as error:
+                return f"the videos of {key} ({str(error).rstrip('.')})"
+            return None
+        elsewhere = " or --set data.videos=FOLDER" if key == self._recipe.target else ""
+        return f"the annotated videos of {source} ({os.path.normpath(folder)}{elsewhere})"
+
+
+def _brought(name: str, files: Sequence[Path]) -> str:
+    """Say which features would do in place of videos and weights, and how to get them."""
+    known = {entry.path: entry.name for entry in CATALOG.values()}
+    fetch = [f"`tspbench fetch {known[path]}`" for path in files if path in known]
+    own = f"--set features.{name}=TRAIN.h5,VALID.h5"
+    return f"its features (run {' and '.join(fetch)}, or {own})" if fetch else f"its features ({own})"
