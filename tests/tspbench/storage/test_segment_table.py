@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.tspbench.helpers import one_sentence
 from tspbench.datasets.card import find_videos
-from tspbench.storage.segment_table import divide, read_segment_table, video_name
+from tspbench.storage.segment_table import VIDEO_SUFFIXES, divide, read_segment_table, video_name
 
 PLAIN = "video,start,end,label,split\n"
 
@@ -116,6 +116,8 @@ def test_the_choice_depends_on_the_names_alone_and_hardly_moves(names, random):
 def test_what_a_video_is_called(text, name):
     assert video_name(text) == name
 
+
+def test_names_are_those_of_the_files(tmp_path):
     files = [f"v_clip.{k}{suffix}" for k, suffix in enumerate(sorted(VIDEO_SUFFIXES))]
     for name in files:
         (tmp_path / name).touch()
