@@ -64,10 +64,10 @@ def _data(recipe: Recipe, sources: Sources) -> Iterator[tuple[bool, str]]:
             there = {}
         if there and dataset.card.annotations is not None:
             for split in inventory(dataset, there, "videos"):
-                yield True, split.told()
+                yield True, f"  {split.told()}"
         if source in BENCHMARKS:
             for sentence in BENCHMARKS[source].known:
-                yield True, f"known: {sentence}"
+                yield True, f"  {sentence}"
 
 
 def _rows(recipe: Recipe, sources: Sources) -> Iterator[tuple[bool, str]]:
@@ -83,7 +83,7 @@ def _rows(recipe: Recipe, sources: Sources) -> Iterator[tuple[bool, str]]:
             dataset = sources.dataset(recipe.target)
             if dataset.card.annotations is not None:
                 for split in inventory(dataset, FeatureFiles(source.files).videos, "features"):
-                    yield True, split.told()
+                    yield True, f"  {split.told()}"
 
 
 def _files(recipe: Recipe) -> Iterator[tuple[bool, str]]:

@@ -1,12 +1,13 @@
 """A recipe: run its stages in order, skip what is finished, check without running."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from tspbench.datasets import CARD, DATASETS, Dataset, find_videos, generate, open_dataset
+from tspbench.datasets.inventory import inventory
 from tspbench.encoders import AnyEncoder, load_encoder, new_encoder
 from tspbench.errors import UserError
 from tspbench.plan import features_folder
@@ -80,7 +81,8 @@ class Experiment:
             tasks.append(Captioning(target, self.recipe.tasks.captioning, None, seed, self.device, self.out))
         rows = {row.name: list(self.features(row.features)) for row in self.recipe.rows}
         published = {row.name: row.published for row in self.recipe.rows}
-        evaluate(tasks, rows, self.recipe.title, [*self.recipe.notes, *self._told_sources()], published)
+        notes = [*self.recipe.notes, *self._told_sources(), *self._told_videos(rows)]
+        evaluate(tasks, rows, self.recipe.title, notes, published)
         return write_table(self.out)
 
     def _check_sources(self) -> None:
@@ -99,6 +101,20 @@ class Experiment:
         if set(hows.values()) <= {"pretraining", "random"}:
             return []
         return [f"{name}: {TOLD[how]}." for name, how in hows.items()]
+
+    def _told_videos(self, rows: Mapping[str, Sequence[Path]]) -> list[str]:
+        """Say which videos of the target set the rows have features of, in a trial too; nothing of a generated set."""
+        target = self.recipe.target
+        whole = replace(self.dataset(target), trial={})
+        if self.recipe.data[target] in DATASETS or whole.card.annotations is None:
+            return []
+        told: dict[str, list[str]] = {}
+        for name, paths in rows.items():
+            for split in inventory(whole, FeatureFiles(paths).videos, "features"):
+                told.setdefault(split.told(), []).append(name)
+        return [
+            f"{'All rows' if len(names) == len(rows) else ', '.join(names)}, {line}" for line, names in told.items()
+        ]
 
     def dataset(self, key: str) -> Dataset:
         """Open a data set of the recipe; generated ones are written below the run's folder."""

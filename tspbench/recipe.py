@@ -20,6 +20,7 @@ from tspbench.stages.captioner_settings import GENERATOR, CaptionerSettings, che
 from tspbench.stages.evaluate import check_rows
 from tspbench.stages.pretrain import PretrainSettings
 from tspbench.stages.train import LocalizerSettings, localizer_config
+from tspbench.storage.catalog import is_known
 from tspbench.storage.published_numbers import published
 from tspbench.storage.recipes import read_toml
 
@@ -246,5 +247,5 @@ def _check_proposals(tasks: TaskSettings, source: str, where: str) -> None:
 
 
 def _check_encoder(name: str, known: Sequence[str], where: str) -> None:
-    if not Path(name).is_file():
+    if not Path(name).is_file() and not is_known(name):
         choose(f"encoder, nor a weight file ({where})", name, known)

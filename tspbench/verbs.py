@@ -99,6 +99,7 @@ def extract_features(
 
     if encoder is not None:
         choose("encoder", encoder, ENCODERS)
+    checkpoint = _found(checkpoint)
     files = _videos(dataset, videos)
     if not skip_unreadable:
         check_readable(next(iter(files.values())))
@@ -164,12 +165,12 @@ def evaluate_features(
             task,
             opened,
             _localizer(name, opened.protocol, task == "proposals" or class_scores is not None, changes),
-            class_scores,
+            _found(class_scores),
             list(dict.fromkeys(references)),
             seed,
             where,
             out,
-            tuple(proposals),
+            tuple(map(_found, proposals)),
         )
     evaluate([what], rows, f"{'Describing' if captions else 'Finding'} actions on {opened.name}", [])
     Console().print(terminal(write_table(out)))
@@ -216,6 +217,13 @@ def _open(dataset: str, seed: int) -> Any:
         return open_dataset(dataset, seed, advance)
 
 
+def _found(name_or_path: Any) -> Any:
+    """Return the file that an option names: a path, or a name of the catalog."""
+    from tspbench.storage.catalog import find, is_known
+
+    return find(name_or_path) if name_or_path is not None and is_known(str(name_or_path)) else name_or_path
+
+
 def _videos(dataset: str | None, videos: Sequence[Path]) -> dict[str, Path]:
     """Return the videos to extract by name: H5 key → file."""
     from tspbench.datasets import find_videos
@@ -223,7 +231,11 @@ def _videos(dataset: str | None, videos: Sequence[Path]) -> dict[str, Path]:
     if (dataset is None) == (not videos):
         raise UserError("Expected either --dataset or --videos: name what to extract features of, by one of them.")
     if dataset is not None:
-        return find_videos(_open(dataset, 0).videos)
+        opened = _open(dataset, 0)
+        for reason in manifest.quarantined.values() if (manifest := opened.manifest()) else ():
+            say(f"Quarantined: {reason}")
+        files: dict[str, Path] = opened.video_files()
+        return files
     found: dict[str, Path] = {}
     for path in videos:
         for name, file in (find_videos(path) if path.is_dir() else {path.stem: path}).items():
@@ -241,5 +253,5 @@ def _rows(features: Sequence[str]) -> dict[str, list[Path]]:
             raise UserError(f"--features {text}: expected NAME=FILE.h5, such as tsp=features/tsp.h5.")
         if name in rows:
             raise UserError(f"--features {text}: there is another row {name!r}: give each row a name of its own.")
-        rows[name] = [Path(path) for path in paths.split(",")]
+        rows[name] = [_found(Path(path)) for path in paths.split(",")]
     return rows

@@ -7,6 +7,7 @@ from typing import Final
 from evaluation.protocols import DETECTION_PROTOCOLS
 from tspbench.datasets import BENCHMARKS, Dataset
 from tspbench.storage.annotations import VideoAnnotations
+from tspbench.video_names import known_name
 
 NAMED: Final = 3  # missing videos that are named
 
@@ -64,7 +65,6 @@ def inventory(dataset: Dataset, there: Collection[str], what: str) -> list[Split
         UserError: the annotations do not fit their format, or lack a split.
     """
     annotations = dataset.read()
-    names = {name.removeprefix("v_") for name in there}
     benchmark = BENCHMARKS.get(dataset.card.benchmark or "")
     found = []
     for role in dataset.card.splits:
@@ -82,7 +82,7 @@ def inventory(dataset: Dataset, there: Collection[str], what: str) -> list[Split
                 _actions(videos, dataset.protocol),
                 split.videos if split else None,
                 video_set,
-                tuple(video.name for video in videos if video.name.removeprefix("v_") not in names),
+                tuple(video.name for video in videos if known_name(video.name, there) is None),
                 what,
             )
         )
@@ -91,8 +91,8 @@ def inventory(dataset: Dataset, there: Collection[str], what: str) -> list[Split
 
 def dropped(dataset: Dataset, there: Collection[str]) -> list[str]:
     """Return the names of what is there and in no split of the data set: it is not looked at."""
-    known = {video.name.removeprefix("v_") for video in dataset.read().videos}
-    return sorted(name for name in there if name.removeprefix("v_") not in known)
+    annotated = {video.name for video in dataset.read().videos}
+    return sorted(name for name in there if known_name(name, annotated) is None)
 
 
 def _actions(videos: list[VideoAnnotations], protocol: str) -> int:

@@ -101,6 +101,7 @@ def test_the_inventory_counts_kept_and_missing_videos_with_and_without_the_prefi
         a=("training", [(0, 3)]),
         b=("validation", [(1, 2), (3, 4)]),
         c=("validation", [(1, 2)]),
+        v_d=("testing", []),  # an ID may begin like the prefix
     )
     dataset = open_dataset("activitynet")
     training, validation = inventory(dataset, {"v_a", "b", "other"}, "features")
@@ -109,7 +110,7 @@ def test_the_inventory_counts_kept_and_missing_videos_with_and_without_the_prefi
     assert validation.told() == (
         "validation (validation): 2 annotated videos of 4,926 expected with 3 actions; features of 1, 1 missing (c)."
     )
-    assert dropped(dataset, {"v_a", "b", "other"}) == ["other"]
+    assert dropped(dataset, {"v_a", "b", "v_v_d", "other"}) == ["other"]
 
 
 def test_the_inventory_recognises_a_conventional_video_set(data):
