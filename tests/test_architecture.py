@@ -20,7 +20,7 @@ FLOORS = {
     "tspbench.vocabulary tspbench.fit tspbench.plots",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
-    "tspbench.progress tspbench.device tspbench.video_names",
+    "tspbench.progress tspbench.device tspbench.processes tspbench.video_names",
     0: "evaluation baselines",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -116,6 +116,10 @@ def segments(
         float, typer.Option("--shortest-gap-clips", min=0.0, help="Background is at least so long: THUMOS14 has 1.")
     ] = 5.0,
     clip_seconds: ClipSeconds = CLIP_SECONDS,
+    metadata: Annotated[
+        list[Path] | None,
+        typer.Option("--metadata", help="CSV of TSP with the lengths of the videos, in place of a scan; repeatable."),
+    ] = None,
     as_released: Annotated[
         bool, typer.Option("--as-released", help="Repeat a slip of TSP's files where actions lie in others.")
     ] = False,
@@ -126,7 +130,7 @@ def segments(
     """
     from tspbench.data_verbs import cut_segments
 
-    cut_segments(dataset, out, shortest_gap_clips, clip_seconds, as_released)
+    cut_segments(dataset, out, shortest_gap_clips, clip_seconds, metadata or [], as_released=as_released)
 
 
 @app.command()

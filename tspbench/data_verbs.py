@@ -70,15 +70,25 @@ def standardize_data(dataset: str, out: Path, workers: int | None) -> bool:
     return not left_out
 
 
-def cut_segments(dataset: str, out: Path, shortest_gap_clips: float, clip_seconds: float, as_released: bool) -> None:
+def cut_segments(
+    dataset: str,
+    out: Path,
+    shortest_gap_clips: float,
+    clip_seconds: float,
+    lengths: Sequence[Path],
+    *,
+    as_released: bool,
+) -> None:
     """Write the TSP ground truth of every split of a data set."""
     from evaluation.protocols import DETECTION_PROTOCOLS
     from tspbench.stages.segments import count_segments, write_ground_truth
+    from tspbench.storage.tsp_segments import read_metadata
 
     opened = _opened(dataset)
     ignored = DETECTION_PROTOCOLS[opened.protocol].ignored_label
     annotations = opened.read()
-    metadata = _metadata(opened, annotations)
+    metadata = {video: its for path in lengths for video, its in read_metadata(path).items()}
+    metadata = metadata or dict(_metadata(opened, annotations))
     for role in opened.card.splits:
         path = out / f"{role}.csv"
         rows = write_ground_truth(

@@ -1,21 +1,18 @@
 """Reads the features of batches, here or in worker processes, which start at once because nothing here loads torch."""
 
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tspbench.processes import deaf_to_interrupts, end_with_parent
 from tspbench.storage.features import FeatureFiles, Rows
 from tspbench.timeline import Timeline, interpolated
 
@@ -84,7 +81,7 @@ class Workers:
     def __init__(self, files: FeatureFiles, workers: int) -> None:
         self._paths, self._workers = files.paths, workers
         # Spawned, never forked: HDF5 files that are open here must not be read behind a fork.
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
 
     def read(self, orders: Iterable[Order]) -> Iterator[Features]:
         """Yield the features of each order in turn, reading `AHEAD`.
@@ -94,7 +91,7 @@ class Workers:
         """
         ahead: deque[Future[Features]] = deque()
         for order in orders:
-            with _deaf_to_interrupts():
+            with deaf_to_interrupts():
                 ahead.append(self._pool.submit(_fill, self._paths, order))
             if len(ahead) > AHEAD * self._workers:
                 yield ahead.popleft().result()
@@ -109,25 +106,3 @@ def _fill(paths: tuple[Path, ...], order: Order) -> Features:
 @cache
 def _opened(paths: tuple[Path, ...]) -> FeatureFiles:
     return FeatureFiles(paths)
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let processes that are started in the block never hear of Ctrl-C: this one does, and ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is gone, even if that was killed."""
-    threading.Thread(target=_wait_and_end, daemon=True).start()
-
-
-def _wait_and_end() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -12,5 +12,8 @@ def other_name(video: str) -> str:
 
 
 def known_name(video: str, there: Collection[str]) -> str | None:
-    """Return what a video is called among ``there``: its name, or that with or without the prefix; None: it is not."""
-    return next((name for name in (video, other_name(video)) if name in there), None)
+    """Return what a video is called among ``there``: its name, or that with or without the prefix; None: it is not.
+
+    The IDs of two of ActivityNet's videos begin like the prefix: their files begin with it twice.
+    """
+    return next((name for name in (video, other_name(video), PREFIX + video) if name in there), None)

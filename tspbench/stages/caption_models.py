@@ -39,7 +39,7 @@ from tspbench.storage.parts import Parts
 from tspbench.storage.records import Record
 
 PROPOSALS: Final = "proposals"
-# What is described → the protocol by which that is scored (BMT, FACTS 5.2).
+# What is described → the protocol by which that is scored (BMT, evaluation/evaluate.py).
 PARTS: Final = {GROUND_TRUTH: "densevid-averaged", PROPOSALS: "densevid"}
 
 

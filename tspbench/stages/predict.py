@@ -38,14 +38,22 @@ def predict(
     batches = FeatureBatches(views, batch_size, torch.device(device), workers, seed=0)
     found: list[Detections] = []
     for video, proposals in enumerate(_by_video(views, model, batches, advance)):
-        timeline = views.timelines[video]
-        segments = timeline.to_seconds(proposals.segments.double().cpu().numpy())
-        # A step may reach beyond the ends of the video.
-        inside = np.clip(segments, 0.0, views.durations[video])
-        kept = inside[:, 1] > inside[:, 0]
-        scores, classes = proposals.scores.double().cpu().numpy(), proposals.labels.cpu().numpy()
-        found.append(labelling.label(views.names[video], inside[kept], scores[kept], classes[kept]))
+        found.append(in_seconds(views, video, proposals, labelling))
     return joined(views.names, labelling.labels, found)
+
+
+def in_seconds(views: FeatureViews, video: int, proposals: Proposals, labelling: Labelling) -> Detections:
+    """Return the proposals of one video, in its steps, as labelled segments in seconds.
+
+    Raises:
+        UserError: the class scores lack the video or a class.
+    """
+    segments = views.timelines[video].to_seconds(proposals.segments.double().cpu().numpy())
+    # A step, or a boundary that was moved, may lie beyond the ends of the video.
+    inside = np.clip(segments, 0.0, views.durations[video])
+    kept = inside[:, 1] > inside[:, 0]
+    scores, classes = proposals.scores.double().cpu().numpy(), proposals.labels.cpu().numpy()
+    return labelling.label(views.names[video], inside[kept], scores[kept], classes[kept])
 
 
 def joined(names: list[str], labels: tuple[str, ...], found: list[Detections]) -> Predictions:

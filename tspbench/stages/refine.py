@@ -8,7 +8,7 @@ import torch
 from evaluation.segments import Predictions
 from tspbench.progress import Advance
 from tspbench.proposal_batches import ProposalBatches
-from tspbench.stages.predict import joined
+from tspbench.stages.predict import in_seconds, joined
 from tspbench.video_labels import Detections, Labelling
 
 
@@ -32,12 +32,7 @@ def refine(batches: ProposalBatches, model: Any, labelling: Labelling, device: s
     for numbers, batch in batches.in_order():
         graphs = model.graphs(batch, None).to(device)
         for video, proposals in zip(numbers, model.decode(model(graphs), graphs), strict=True):
-            segments = views.timelines[video].to_seconds(proposals.segments.double().cpu().numpy())
-            # Refining may move a boundary beyond the ends of the video.
-            inside = np.clip(segments, 0.0, views.durations[video])
-            kept = inside[:, 1] > inside[:, 0]
-            scores, classes = proposals.scores.double().cpu().numpy(), proposals.labels.cpu().numpy()
-            found[video] = labelling.label(views.names[video], inside[kept], scores[kept], classes[kept])
+            found[video] = in_seconds(views, video, proposals, labelling)
         done += len(numbers)
         advance(done, len(batches))
     return joined(views.names, labelling.labels, found)

@@ -5,14 +5,15 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Final
 
 from tspbench.errors import UserError
+from tspbench.processes import deaf_to_interrupts
 from tspbench.progress import Advance
 from tspbench.storage.manifest import Journal, Manifest, ScannedVideo, file_stamp, read_manifest, write_manifest
 from tspbench.storage.video import Problem, VideoError, silence_decoders
@@ -132,7 +133,7 @@ class _Worker:
     def __init__(self, check: Check) -> None:
         self.connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs, check), daemon=True)
-        with _deaf_to_interrupts():
+        with deaf_to_interrupts():
             self._process.start()
         theirs.close()  # so that the end of the process is the end of the connection
         self.video = ""  # the one in work
@@ -235,13 +236,3 @@ def _outcome(path: Path, check: Check) -> Outcome:
     except Exception as error:  # whatever it is, it is about this file, and the others go on
         what = f"{type(error).__name__}: {error}"
         return VideoError(f"{path} crashed what decodes it ({what}): download it again.", Problem.CRASHED)
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let processes that are started in the block never hear of Ctrl-C: this one does, and ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
