@@ -19,8 +19,6 @@ FILES = 200
 FRESH = 20  # a fresh process each is so slow that few files do
 WORKERS = 2
 CODE = "import sys, pathlib; from tspbench.storage.video_check import check_video as c; c(pathlib.Path(sys.argv[1]))"
-    "import sys, pathlib; from tspbench.storage.video_check import check_video; check_video(pathlib.Path(sys.argv[1]))"
-)
 
 
 def seconds(work: Callable[[], object]) -> float:
