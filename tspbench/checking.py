@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tspbench.datasets import BENCHMARKS, DATASETS
-from tspbench.datasets.inventory import inventory
+from tspbench.datasets.inventory import dropped, inventory
 from tspbench.errors import UserError
 from tspbench.estimate import GIB, costs
 from tspbench.plan import planned_stages
@@ -82,8 +82,11 @@ def _rows(recipe: Recipe, sources: Sources) -> Iterator[tuple[bool, str]]:
         if source.files and not sources.dataset_problem(recipe.target):
             dataset = sources.dataset(recipe.target)
             if dataset.card.annotations is not None:
-                for split in inventory(dataset, FeatureFiles(source.files).videos, "features"):
+                there = FeatureFiles(source.files).videos
+                for split in inventory(dataset, there, "features"):
                     yield True, f"  {split.told()}"
+                if others := dropped(dataset, there):
+                    yield True, f"  {len(others):,} more videos are in no split (first: {others[0]}) and not looked at."
 
 
 def _files(recipe: Recipe) -> Iterator[tuple[bool, str]]:

@@ -178,9 +178,10 @@ class Experiment:
     def _gvf_files(self, stage: PretrainStage) -> Sequence[Path]:
         if stage.gvf_features is not None:
             return [find(stage.gvf_features)]
-        if stage.data == self.recipe.target and stage.init != RANDOM:
+        shared = self.sources.shares_videos(stage.data)
+        if shared and stage.init != RANDOM:
             return self.features(stage.init)
-        return [self._extracted(stage.init, stage.data)]
+        return [self._extracted(stage.init, self.recipe.target if shared else stage.data)]
 
     def _encoder(self, name: str, kind: str) -> tuple[AnyEncoder, str]:
         """Return an encoder of a kind and what identifies its weights."""

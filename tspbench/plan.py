@@ -41,7 +41,7 @@ def planned_stages(recipe: Recipe, sources: Sources) -> list[tuple[str, str]]:
     for name in sources.pretrainings():
         stage = recipe.pretrain[name]
         if stage.needs_gvf() and stage.gvf_features is None:
-            plan_features(stage.init, stage.data)
+            plan_features(stage.init, recipe.target if sources.shares_videos(stage.data) else stage.data)
         planned.append(("pretrain", f"pretrain/{name}"))
     if recipe.class_scores_from:
         plan_features(recipe.class_scores_from, recipe.target)

@@ -230,6 +230,8 @@ def _check_tasks(recipe: Recipe, where: str) -> None:
     feature_dim = ENCODERS[recipe.encoder].feature_dim
     for localizer in tasks.localizers.values():
         localizer_config(localizer, feature_dim)
+    if tasks.captioning is not None and recipe.trial:
+        raise UserError(f"{where}: trial: captioning is never tried on a part of its videos: leave the trial out.")
     if tasks.captioning is not None:
         check_captioner(tasks.captioning, feature_dim, audio_dim=0)
         _check_proposals(tasks, tasks.captioning.proposals.source, where)

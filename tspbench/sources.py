@@ -70,6 +70,15 @@ class Sources:
         opened = open_dataset(recipe.data[key], elsewhere=recipe.elsewhere if key == recipe.target else None)
         return Dataset(opened.folder, opened.card, dict(recipe.trial.items()) if key == recipe.target else {})
 
+    def shares_videos(self, key: str) -> bool:
+        """Tell whether a data set has the videos of the target, so that features of one are those of the other."""
+        target = self._recipe.target
+        if key == target or self._recipe.data[key] in DATASETS or self._recipe.data[target] in DATASETS:
+            return key == target
+        if self.dataset_problem(key) or self.dataset_problem(target):
+            return False
+        return self.dataset(key).videos.resolve() == self.dataset(target).videos.resolve()
+
     def pretrainings(self) -> list[str]:
         """Return the pretrainings that some row, or the class scores, cannot do without, in the recipe's order."""
         recipe = self._recipe

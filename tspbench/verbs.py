@@ -56,7 +56,10 @@ def pretrain_encoder(
     base = published.model_dump(mode="json")
     initial = init or (KINETICS if kind.torchvision_weights else RANDOM)
     if initial == RANDOM and init is None and encoder != "tiny":
-        raise UserError(f"There are no published weights of {encoder} to start from: give --init random or a file.")
+        raise UserError(
+            f"torchvision publishes no weights of {encoder} to start from: give --init random, a file, or a name of "
+            "`tspbench list files` such as r2plus1d_34-tac_on_kinetics."
+        )
     stage = validated(
         PretrainStage, applied({**base, "data": "target", "init": initial}, changes), "the settings of pretrain"
     )

@@ -163,3 +163,17 @@ def test_a_trial_and_files_elsewhere_are_the_targets_alone(data):
     assert sources.dataset("target").videos.name == "here"
     assert dict(sources.dataset("thumos14").trial) == {}
     assert sources.dataset("thumos14").videos.name == "videos"
+
+
+def test_captions_are_of_the_videos_whose_actions_are_learnt(data):
+    """The frozen encoder's features are extracted once for both."""
+    annotate(data)
+    film(data)
+    touch(CATALOG["r2plus1d_34-tac_on_kinetics"].path)
+    for name in ("train", "val_1", "val_2"):
+        touch(data_root() / "activitynet-captions" / f"{name}.json")
+    recipe = read_recipe("activitynet-captioning", [])
+    sources = Sources(recipe)
+    assert sources.shares_videos("actions")
+    extracted = [folder for verb, folder in planned_stages(recipe, sources) if verb == "extract"]
+    assert extracted == ["features/kinetics", "features/tac", "features/tsp"]

@@ -105,6 +105,15 @@ def _open_benchmark(benchmark: Benchmark, elsewhere: Mapping[str, str]) -> Datas
                 f"{f'run {fetch}, or ' if fetch else ''}get it from {benchmark.annotations.official} and put it there."
             )
         card["annotations"] = there[0]
+    captions = [name for files in benchmark.captions.values() for name in files]
+    absent = [name for name in captions if not (folder / name).is_file()]
+    if absent:
+        source = next(each for each in benchmark.files if absent[0] in each.names)
+        fetch = f"run `tspbench fetch {source.fetch[0]}` and unzip it there, or " if source.fetch else ""
+        raise UserError(
+            f"{folder}: expected {source.what} of {benchmark.title} ({absent[0]}), found none: {fetch}get it from "
+            f"{source.official}, or write a {CARD} that names other files."
+        )
     return _opened(folder, card, elsewhere)
 
 

@@ -6,6 +6,7 @@ from tspbench.datasets.activitynet import FEATURE_FILES, VIDEOS
 from tspbench.datasets.benchmark import Benchmark, SourceFile, SplitFacts
 
 OFFICIAL: Final = "cs.stanford.edu/people/ranjaykrishna/densevid (captions.zip)"
+FETCH: Final = ("activitynet-captions-zip",)
 
 ACTIVITYNET_CAPTIONS: Final = Benchmark(
     name="activitynet-captions",
@@ -23,9 +24,9 @@ ACTIVITYNET_CAPTIONS: Final = Benchmark(
     videos="../activitynet/videos",
     feature_files=tuple(f"../activitynet/{name}" for name in FEATURE_FILES),
     files=(
-        SourceFile("the sentences for training", ("train.json",), OFFICIAL),
-        SourceFile("the sentences of the first annotator", ("val_1.json",), OFFICIAL),
-        SourceFile("the sentences of the second annotator", ("val_2.json",), OFFICIAL),
+        SourceFile("the sentences for training", ("train.json",), OFFICIAL, FETCH),
+        SourceFile("the sentences of the first annotator", ("val_1.json",), OFFICIAL, FETCH),
+        SourceFile("the sentences of the second annotator", ("val_2.json",), OFFICIAL, FETCH),
         VIDEOS,
     ),
     citation="Krishna, Hata, Ren, Fei-Fei, Niebles: Dense-Captioning Events in Videos. ICCV 2017.",

@@ -13,6 +13,7 @@ from tspbench.encoders.r2plus1d_34 import R2Plus1D34
 from tspbench.encoders.r3d_18 import R3D18
 from tspbench.encoders.tiny import Tiny
 from tspbench.errors import UserError
+from tspbench.storage.catalog import CATALOG
 from tspbench.storage.checkpoints import Weights, read_weights
 
 AnyEncoder = R3D18 | R2Plus1D18 | R2Plus1D34 | Tiny
@@ -58,21 +59,28 @@ def load_encoder(name: str | None, checkpoint: Path | None) -> tuple[AnyEncoder,
 
 
 def _published_weights(name: str | None) -> Weights:
-    """Fetch torchvision's Kinetics-400 weights, from its cache where they were fetched before."""
+    """Return torchvision's Kinetics-400 weights: as `tspbench fetch` left them, or else through torchvision's cache."""
     if name is None:
         raise UserError("No encoder was named: give --encoder, --checkpoint or both.")
     kind = ENCODERS[choose("encoder", name, ENCODERS)]
     if kind.torchvision_weights is None:
-        raise UserError(f"There are no published weights of {name} to fetch: give a file with --checkpoint.")
+        released = ", ".join(
+            entry for entry in CATALOG if entry.startswith(f"{name}-") and CATALOG[entry].kind == "weights"
+        )
+        such = f", or the name of one of {released}" if released else ""
+        raise UserError(f"torchvision publishes no weights of {name}: give a file with --checkpoint{such}.")
     from torchvision.models import get_weight  # noqa: PLC0415 - only this branch needs the weight tables
 
     weight = get_weight(f"{kind.torchvision_weights}.KINETICS400_V1")
+    fetched = CATALOG[f"{name}-kinetics400"].path
+    if fetched.is_file():
+        return Weights(encoder=name, features=read_weights(fetched).features, heads={}, card={"source": weight.url})
     try:
         state = weight.get_state_dict(progress=False, check_hash=True)
     except OSError as error:
         raise UserError(
             f"The Kinetics weights of {name} could not be fetched from {weight.url} ({error}): connect to a network, "
-            "or download that file elsewhere and give it with --checkpoint."
+            f"or download that file elsewhere and put it at {fetched}, or give it with --checkpoint."
         ) from error
     return Weights(encoder=name, features=state, heads={}, card={"source": weight.url})
 

@@ -136,3 +136,8 @@ def test_a_trial_keeps_the_same_few_videos_and_has_a_hash_of_its_own(tmp_path):
 
 def chosen(dataset):
     return [{video.name for video in dataset.read().subset(subset)} for subset in ("train", "val")]
+
+
+def test_captions_that_are_not_there_are_named_with_where_they_come_from(data):
+    with one_sentence("train.json", "tspbench fetch activitynet-captions-zip", "densevid"):
+        open_dataset("activitynet-captions")
