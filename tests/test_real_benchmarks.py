@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import re
+import shutil
 import threading
 from collections import defaultdict
 from dataclasses import replace
@@ -390,8 +392,24 @@ def test_action_localization_on_thumos14_with_the_proposals_of_others(thumos14):
 
 
 def test_without_proposals_thumos14_says_how_to_make_them(thumos14):
-    result = recipe("thumos14-tal", "out", "tal", "pgcn")
-    assert_one_sentence(result, thumos14 / "validation_proposals.json.gz", "--set predict_training=true")
+    """What the sentence says leads to the table, typed as it stands but for the names of files and a small BMN."""
+    refused = recipe("thumos14-tal", "out", "tal", "pgcn")
+    assert_one_sentence(refused, thumos14 / "validation_proposals.json.gz", "--set predict_training=true")
+    features = [thumos14 / "features" / f"r2plus1d_34-tsp_on_thumos14-{part}_features.h5" for part in ("valid", "test")]
+    changes = [*(f"config.{size}" for size in SMALL["bmn"]), "time.window_stride=8", "fit.epochs=1"]
+    small = [part for change in changes for part in ("--set", change)]
+    for subset in ("validation", "test"):
+        told = CATALOG[f"thumos14-{subset}-proposals"].by_hand
+        typed = re.search(r"`tspbench (.*?)`", told)[1].replace("VALID.h5,TEST.h5", ",".join(map(str, features)))
+        made = run(*typed.split(), *small, "--device", "cpu")
+        assert made.exit_code == 0, made.stderr
+        shutil.copy(re.search(r"copy (\S+)", told)[1], thumos14 / f"{subset}_proposals.json.gz")
+    assert ": 1/" not in made.stderr, "the second file is there already"
+    result = recipe("thumos14-tal", "out", "tal", "pgcn", "tasks.tal.refine.best=30")
+    assert result.exit_code == 0, result.stderr
+    text, found, _ = table("out")
+    assert "proposals: validation_proposals.json.gz, test_proposals.json.gz, the best 30 of a video" in text
+    assert list(found) == ["TAC on Kinetics", "TAC on THUMOS14", "TSP on THUMOS14"]
 
 
 # Files by name
