@@ -50,7 +50,9 @@ def init(
     ] = None,
     videos: Videos = None,
     name: Name = None,
-    protocol: Annotated[str, typer.Option("--protocol", help="See `tspbench list protocols`.")] = "activitynet",
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="See `tspbench list protocols`; default: by the classes.")
+    ] = None,
 ) -> None:
     """Make a folder of videos and annotations a data set: write its dataset.toml.
 
@@ -113,8 +115,9 @@ def segments(
     dataset: Target,
     out: Annotated[Path, typer.Option("--out", help="Folder for training.csv and validation.csv.")],
     shortest_gap_clips: Annotated[
-        float, typer.Option("--shortest-gap-clips", min=0.0, help="Background is at least so long: THUMOS14 has 1.")
-    ] = 5.0,
+        float | None,
+        typer.Option("--shortest-gap-clips", min=0.0, help="Background lasts so long; default: 1 on THUMOS14, else 5."),
+    ] = None,
     clip_seconds: ClipSeconds = CLIP_SECONDS,
     metadata: Annotated[
         list[Path] | None,

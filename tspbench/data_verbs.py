@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,9 @@ STANDARD_RATE: Final = (
 )
 
 
-def init_data(folder: Path, annotations: Path | None, videos: Path | None, name: str | None, protocol: str) -> None:
+def init_data(
+    folder: Path, annotations: Path | None, videos: Path | None, name: str | None, protocol: str | None
+) -> None:
     """Write the card of a folder and say what is in the set."""
     from tspbench.stages.init_dataset import init_dataset
 
@@ -40,40 +43,42 @@ def scan_data(dataset: str, deadline_seconds: float, workers: int | None) -> boo
     from tspbench.stages.scan import scan, summary
     from tspbench.storage.manifest import MANIFEST
 
-    home, videos = _videos_of(dataset)
+    videos = _videos_of(dataset)
     with progress("scan") as advance:
         manifest = scan(
             find_videos(videos),
-            home / MANIFEST,
+            videos / MANIFEST,
             workers=workers or os.cpu_count() or 1,
             advance=advance,
             deadline_seconds=deadline_seconds,
         )
     for sentence in summary(manifest):
         print(sentence)
-    print(f"Manifest: {home / MANIFEST} ({manifest.digest[:8]}); pretraining and extraction follow it.")
+    print(f"Manifest: {videos / MANIFEST} ({manifest.digest[:8]}); pretraining and extraction follow it.")
     return not manifest.quarantined
 
 
 def standardize_data(dataset: str, out: Path, workers: int | None) -> bool:
     """Write the videos again at a constant rate; return whether all of them could be."""
-    from tspbench.datasets import CARD, find_videos
+    from tspbench.datasets import find_videos, usable_videos
     from tspbench.stages.standardize import standardize
 
-    home, videos = _videos_of(dataset)
-    files = _opened(dataset).video_files() if (home / CARD).is_file() else find_videos(videos)
+    videos = _videos_of(dataset)
+    every, usable = find_videos(videos), usable_videos(videos)
     with progress("standardize") as advance:
-        left_out = standardize(files, out, workers=workers or os.cpu_count() or 1, advance=advance)
+        left_out = standardize(usable, out, workers=workers or os.cpu_count() or 1, advance=advance)
     for reason in left_out.values():
         say(f"Left out: {reason}")
-    print(f"{len(files) - len(left_out)} of {len(files)} videos: {out}")
-    return not left_out
+    written = len(usable) - len(left_out)
+    quarantined = f"; {len(every) - len(usable)} are quarantined" if len(usable) < len(every) else ""
+    print(f"{written} of {len(every)} videos: {out}{quarantined}")
+    return written == len(every)
 
 
 def cut_segments(
     dataset: str,
     out: Path,
-    shortest_gap_clips: float,
+    gap_clips: float | None,
     clip_seconds: float,
     lengths: Sequence[Path],
     *,
@@ -81,6 +86,7 @@ def cut_segments(
 ) -> None:
     """Write the TSP ground truth of every split of a data set."""
     from evaluation.protocols import DETECTION_PROTOCOLS
+    from tspbench.datasets.benchmark import shortest_gap_clips
     from tspbench.stages.segments import count_segments, write_ground_truth
     from tspbench.storage.tsp_segments import read_metadata
 
@@ -89,13 +95,20 @@ def cut_segments(
     annotations = opened.read()
     metadata = {video: its for path in lengths for video, its in read_metadata(path).items()}
     metadata = metadata or dict(_metadata(opened, annotations))
+    gap_clips = shortest_gap_clips(opened.protocol) if gap_clips is None else gap_clips
+    print(f"Background lasts at least {gap_clips:g} clips of {clip_seconds:.4g} s.")
     for role in opened.card.splits:
-        path = out / f"{role}.csv"
+        path, videos = out / f"{role}.csv", annotations.subset(opened.subset(role))
+        if unknown := [video.name for video in videos if video.name not in metadata]:
+            print(
+                f"{role}: left out, for nobody knows how long they are: {len(unknown):,} of {len(videos):,} videos "
+                f"(first: {unknown[0]})."
+            )
         rows = write_ground_truth(
             path,
-            annotations.subset(opened.subset(role)),
+            videos,
             metadata,
-            shortest_gap_clips * clip_seconds,
+            gap_clips * clip_seconds,
             ignored_label=ignored,
             as_released=as_released,
         )
@@ -112,17 +125,18 @@ def lint_data(dataset: str, clip_seconds: float) -> bool:
     from tspbench.stages.lint import kept_report, lint
 
     opened = _opened(dataset)
-    durations = _scanned(opened)
+    durations = opened.lengths()
     findings = lint(opened, durations, clip_seconds)
     for finding in findings:
         print(f"{finding.severity}: {finding.where}: {finding.sentence}")
     errors = [finding for finding in findings if finding.severity == "error"]
-    if opened.card.annotations is not None and not errors:
-        for split in kept_report(opened, durations, clip_seconds):
-            print(
-                f"{split.role} ({split.subset}): {split.with_file} of {split.videos} annotated videos are there; "
-                f"a clip fits into {split.kept} of {split.actions} actions."
-            )
+    if opened.card.annotations is not None:
+        with suppress(UserError):  # which the findings tell
+            for split in kept_report(opened, durations, clip_seconds):
+                print(
+                    f"{split.role} ({split.subset}): {split.with_file} of {split.videos} annotated videos are there; "
+                    f"a clip fits into {split.kept} of {split.actions} actions."
+                )
     print(f"Errors: {len(errors)}; other findings: {len(findings) - len(errors)}." if findings else "Nothing to mend.")
     return not errors
 
@@ -168,7 +182,8 @@ def fetch_entry(name: str) -> None:
     from tspbench.storage.download import fetch
 
     entry = CATALOG[choose("name to fetch", name, CATALOG)]
-    say(f"{entry.name}: licence {entry.licence}; source: {entry.source}.")
+    checked = "checksum known" if entry.sha256 else "no checksum is known: nothing but its size is verified"
+    say(f"{entry.name}: licence {entry.licence}; source: {entry.source}; {checked}.")
     with progress(f"fetch {name}") as advance:
         path = fetch(entry, advance)
     print(path)
@@ -186,45 +201,44 @@ def _opened(dataset: str) -> Any:
         return open_dataset(dataset, report=advance)
 
 
-def _videos_of(dataset: str) -> tuple[Path, Path]:
-    """Return where the manifest of a data set, or of a plain folder of videos, lies, and the folder of its videos."""
+def _videos_of(dataset: str) -> Path:
+    """Return the folder of the videos of a data set, or a plain folder of videos itself."""
     from tspbench.datasets import CARD
 
     folder = Path(dataset)
     if folder.is_dir() and not (folder / CARD).is_file():
-        return folder, folder
-    opened = _opened(dataset)
-    return opened.folder, opened.videos
-
-
-def _scanned(opened: Any) -> dict[str, float]:
-    """Return the lengths of the videos as scanned; empty without a manifest."""
-    manifest = opened.manifest()
-    videos = manifest.videos.values() if manifest else ()
-    return {video.name: video.facts.duration_seconds for video in videos if video.facts}
+        return folder
+    videos: Path = _opened(dataset).videos
+    return videos
 
 
 def _metadata(opened: Any, annotations: Any) -> Mapping[str, Any]:
-    """Return what the ground truth says of each video's file: as scanned, or as annotated where nobody has."""
-    from tspbench.storage.tsp_segments import VideoMetadata
+    """Return what the ground truth says of each video's file: as scanned, as TSP's own files have it, or as annotated.
+
+    Raises:
+        UserError: nobody knows how long a video is, or a file has changed since it was scanned.
+    """
+    from tspbench.storage.tsp_segments import VideoMetadata, read_segments
 
     manifest = opened.manifest()
-    found: dict[str, VideoMetadata] = {}
-    for video in annotations.videos:
-        scanned = manifest.videos.get(video.name) if manifest else None
-        if scanned is not None and scanned.facts:
-            facts = scanned.facts
-            found[video.name] = VideoMetadata(
-                Path(scanned.file).name, facts.duration_seconds, facts.frame_rate, facts.frames
-            )
-        elif video.duration_seconds and manifest is None:
-            seconds = video.duration_seconds
-            found[video.name] = VideoMetadata(
-                f"{video.name}.mp4", seconds, STANDARD_RATE, round(seconds * STANDARD_RATE)
-            )
-    if not found:
+    if manifest is not None:
+        opened.video_files()  # a file that has changed since the scan is told
+        videos = {name: (video.facts, video.file) for name, video in manifest.videos.items() if video.facts}
+        return {
+            name: VideoMetadata(Path(file).name, facts.duration_seconds, facts.frame_rate, facts.frames)
+            for name, (facts, file) in videos.items()
+        }
+    paths = [path for role in opened.card.splits if (path := opened.segments(role)) is not None]
+    if paths:
+        return {row.video: row.file for path in paths for row in read_segments(path)}
+    seconds = {video.name: video.duration_seconds for video in annotations.videos if video.duration_seconds}
+    if not seconds:
         raise UserError(
             f"{opened.annotations}: expected the lengths of the videos, found none: run `tspbench data scan "
-            f"{opened.folder}`, or add durations to the annotations."
+            f"{opened.videos}`, add durations to the annotations, or give --metadata."
         )
-    return found
+    say("Nobody has scanned the videos: lengths are as annotated, file names and 30 frames a second are assumed.")
+    return {
+        name: VideoMetadata(f"{name}.mp4", length, STANDARD_RATE, round(length * STANDARD_RATE))
+        for name, length in seconds.items()
+    }

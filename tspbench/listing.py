@@ -43,7 +43,8 @@ def _datasets() -> dict[str, str]:
     from tspbench.datasets import BENCHMARKS, DATASETS, benchmark_folder
 
     brought = {name: f"{each.title}, looked for in {benchmark_folder(name)}." for name, each in BENCHMARKS.items()}
-    return _captions(DATASETS) | brought
+    made = {name: (write.__doc__ or "").partition("\n")[0] for name, write in DATASETS.items()}
+    return made | brought
 
 
 def _encoders() -> dict[str, str]:

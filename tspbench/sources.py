@@ -100,7 +100,7 @@ class Sources:
         if name == RANDOM:
             return Source("random")
         if name in recipe.features:
-            files = tuple(Path(part) for part in recipe.features[name].split(","))
+            files = tuple(_file(part) for part in recipe.features[name].split(","))
             lacking = [f"the file {path}, which features.{name} names" for path in files if not path.is_file()]
             return Source("given", files, (" and ".join(lacking),) if lacking else ())
         released = self._released_features(name)
@@ -173,6 +173,11 @@ class Sources:
             return None
         elsewhere = " or --set data.videos=FOLDER" if key == self._recipe.target else ""
         return f"the annotated videos of {source} ({os.path.normpath(folder)}{elsewhere})"
+
+
+def _file(name_or_path: str) -> Path:
+    """Return the file that is meant; one of the catalog that is not there where it is expected."""
+    return CATALOG[name_or_path].path if is_known(name_or_path) else Path(name_or_path)
 
 
 def _brought(name: str, files: Sequence[Path]) -> str:

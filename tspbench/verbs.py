@@ -42,6 +42,8 @@ def pretrain_encoder(
 ) -> None:
     """Pretrain an encoder and print where its checkpoint is."""
     from tspbench.config import choose
+    from tspbench.datasets import BENCHMARKS
+    from tspbench.datasets.benchmark import shortest_gap_clips
     from tspbench.device import choose_device
     from tspbench.encoders import ENCODERS
     from tspbench.experiment import Experiment
@@ -53,7 +55,8 @@ def pretrain_encoder(
     kind = ENCODERS[choose("encoder", encoder, ENCODERS)]
     # Published recipes are for published encoders; the tiny one has the demo's.
     published = read_recipe(DEMO, []).pretrain[method] if encoder == "tiny" else PretrainSettings(method=method)
-    base = published.model_dump(mode="json")
+    gap = {"shortest_gap_clips": shortest_gap_clips(_open(dataset, seed).protocol)} if encoder != "tiny" else {}
+    base = {**published.model_dump(mode="json"), **gap}
     initial = init or (KINETICS if kind.torchvision_weights else RANDOM)
     if initial == RANDOM and init is None and encoder != "tiny":
         raise UserError(
@@ -63,9 +66,10 @@ def pretrain_encoder(
     stage = validated(
         PretrainStage, applied({**base, "data": "target", "init": initial}, changes), "the settings of pretrain"
     )
-    folder = _open(dataset, seed).folder
+    # A benchmark is opened by its name: its folder needs no card.
+    target = dataset if dataset in BENCHMARKS else str(_open(dataset, seed).folder)
     recipe = Recipe(
-        name="pretrain", title="", encoder=encoder, seed=seed, data={"target": str(folder)}, pretrain={method: stage}
+        name="pretrain", title="", encoder=encoder, seed=seed, data={"target": target}, pretrain={method: stage}
     )
     check_names(recipe, "the command")
     say(f"Encoder: {Experiment(recipe, out, choose_device(device)).checkpoint(method)}")
@@ -221,27 +225,24 @@ def _open(dataset: str, seed: int) -> Any:
 
 
 def _found(name_or_path: Any) -> Any:
-    """Return the file that an option names: a path, or a name of the catalog."""
-    from tspbench.storage.catalog import find, is_known
+    """Return the file that an option names: a path, or what the catalog calls so."""
+    from tspbench.storage.catalog import located
 
-    return find(name_or_path) if name_or_path is not None and is_known(str(name_or_path)) else name_or_path
+    return None if name_or_path is None else located(name_or_path)
 
 
 def _videos(dataset: str | None, videos: Sequence[Path]) -> dict[str, Path]:
     """Return the videos to extract by name: H5 key → file."""
-    from tspbench.datasets import find_videos
+    from tspbench.datasets import scanned, usable_videos
 
     if (dataset is None) == (not videos):
         raise UserError("Expected either --dataset or --videos: name what to extract features of, by one of them.")
-    if dataset is not None:
-        opened = _open(dataset, 0)
-        for reason in manifest.quarantined.values() if (manifest := opened.manifest()) else ():
-            say(f"Quarantined: {reason}")
-        files: dict[str, Path] = opened.video_files()
-        return files
     found: dict[str, Path] = {}
-    for path in videos:
-        for name, file in (find_videos(path) if path.is_dir() else {path.stem: path}).items():
+    for path in [_open(dataset, 0).videos] if dataset is not None else videos:
+        manifest = scanned(path)
+        for reason in manifest.quarantined.values() if manifest else ():
+            say(f"Quarantined: {reason}")
+        for name, file in (usable_videos(path) if dataset is not None or path.is_dir() else {path.stem: path}).items():
             if found.setdefault(name, file) != file:
                 raise UserError(f"{found[name]} and {file} would share the key {name!r}: rename one.")
     return found

@@ -9,7 +9,7 @@ from tspbench.config import choose, validated
 from tspbench.datasets.activitynet import ACTIVITYNET
 from tspbench.datasets.activitynet_captions import ACTIVITYNET_CAPTIONS
 from tspbench.datasets.benchmark import Benchmark
-from tspbench.datasets.card import CARD, Dataset, DatasetCard, find_videos
+from tspbench.datasets.card import CARD, Dataset, DatasetCard, find_videos, scanned, usable_videos
 from tspbench.datasets.synthetic import SyntheticSettings, write_trimmed, write_untrimmed
 from tspbench.datasets.thumos14 import THUMOS14
 from tspbench.errors import UserError
@@ -35,6 +35,8 @@ __all__ = [
     "find_videos",
     "generate",
     "open_dataset",
+    "scanned",
+    "usable_videos",
 ]
 
 

@@ -84,3 +84,8 @@ class Benchmark:
     def recognised(self, truth: GroundTruth) -> str | None:
         """Return the conventional video set that the scored segments are, None if they are none of them."""
         return next((name for name in self.video_sets if VIDEO_SETS[name].problem(truth) is None), None)
+
+
+def shortest_gap_clips(protocol: str) -> float:
+    """Return how many clips background lasts at least in TSP's ground truth: 1 on THUMOS14, 5 on ActivityNet."""
+    return 1.0 if protocol.startswith("thumos14") else 5.0

@@ -136,22 +136,22 @@ class Dataset:
         return tuple(self.folder / name for name in files)
 
     def manifest(self) -> Manifest | None:
-        """Return what a scan found of the videos; None: nobody has scanned them.
+        """Return what a scan found of the videos, which lies beside them; None: nobody has scanned them.
 
         Raises:
             UserError: the manifest is damaged.
         """
-        path = self.folder / MANIFEST
-        return read_manifest(path) if path.is_file() else None
+        return scanned(self.videos)
+
+    def lengths(self) -> dict[str, float]:
+        """Return the lengths in seconds of the videos that a scan could read; empty where nobody has scanned them."""
+        manifest = self.manifest()
+        videos = manifest.videos.values() if manifest else ()
+        return {video.name: video.facts.duration_seconds for video in videos if video.facts}
 
     def video_files(self) -> dict[str, Path]:
-        """Return the videos on disk by name, without those that a scan has quarantined.
-
-        Raises:
-            UserError: there is none, or a file has changed since it was scanned.
-        """
-        manifest, files = self.manifest(), find_videos(self.videos)
-        return files if manifest is None else manifest.readable(files)
+        """Return the videos on disk that can be used, see `usable_videos`."""
+        return usable_videos(self.videos)
 
     def _tried(self, subset: str) -> bool:
         return any(self.card.splits.get(role) == subset for role in self.trial)
@@ -160,6 +160,34 @@ class Dataset:
         """Return the videos of a trial: those with actions whose names come first by their hashes."""
         videos: list[VideoAnnotations] = annotations.subset(self.subset(role))
         return sorted((video.name for video in videos if video.labels), key=hash_data)[:count]
+
+
+def scanned(folder: Path) -> Manifest | None:
+    """Return what a scan found of the videos of a folder; None: nobody has scanned them.
+
+    Raises:
+        UserError: the manifest is damaged.
+    """
+    path = folder / MANIFEST
+    return read_manifest(path) if path.is_file() else None
+
+
+def usable_videos(folder: Path) -> dict[str, Path]:
+    """Return the videos of a folder by name, as `find_videos`, without those that a scan has quarantined.
+
+    Raises:
+        UserError: what `find_videos` says; a file has changed since it was scanned; or all are quarantined.
+    """
+    manifest, files = scanned(folder), find_videos(folder)
+    if manifest is None:
+        return files
+    usable = manifest.readable(files)
+    if not usable:
+        first = next(iter(manifest.quarantined.values()))
+        raise UserError(
+            f"{folder}: all {len(files)} videos are quarantined (the first: {first.rstrip('.')}): mend them."
+        )
+    return usable
 
 
 def find_videos(folder: Path) -> dict[str, Path]:

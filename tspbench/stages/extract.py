@@ -110,7 +110,7 @@ def extract(
         advance(min(first + VIDEOS_PER_PART, len(names)), len(names))
     skipped = {name: str(error) for name, error in unreadable.items()}
     if skipped and (len(skipped) == len(names) or not how.skip_unreadable):
-        raise _failed(skipped, len(names), folder)
+        raise _failed(skipped, videos, folder)
     assemble(out, finished, meaning, skipped)
     for part in folder.glob("*"):
         part.unlink()
@@ -198,12 +198,14 @@ def _stamp(how: list[object], path: Path) -> str:
     return hash_data([how, str(path), status and status.st_size, status and status.st_mtime_ns])
 
 
-def _failed(skipped: Mapping[str, str], total: int, folder: Path) -> UserError:
-    first = next(iter(skipped.values()))
-    if len(skipped) == total == 1:
+def _failed(skipped: Mapping[str, str], videos: Mapping[str, Path], folder: Path) -> UserError:
+    name, first = next(iter(skipped.items()))
+    if len(skipped) == len(videos) == 1:
         return UserError(first)
-    kept = f"; the features of the other {total - len(skipped)} are kept in {folder}" if len(skipped) < total else ""
+    left = len(videos) - len(skipped)
+    kept = f"; the features of the other {left} are kept in {folder}" if left else ""
     return UserError(
-        f"{len(skipped)} of {total} videos cannot be read{kept}: mend or remove them and run the same command again, "
-        f"or add --skip-unreadable; the first says: {first}"
+        f"{len(skipped)} of {len(videos)} videos cannot be read{kept}: mend or remove them, let `tspbench data scan "
+        f"{videos[name].parent}` quarantine them, or give extract --skip-unreadable, and run the same command again; "
+        f"the first says: {first}"
     )

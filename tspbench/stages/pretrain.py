@@ -302,16 +302,23 @@ def _segments(
 ) -> list[LabelledSegment]:
     """Return the segments of one split; videos that are not there are counted aloud and left out."""
     there = [video for video in source.videos if video in files]
-    if len(there) < len(source.videos):
-        gone = next(video for video in source.videos if video not in files)
-        missing = len(source.videos) - len(there)
-        say(f"{dataset.name}: {missing} of {len(source.videos)} {role} videos are not there (first: {gone}).")
+    manifest, lengths = dataset.manifest(), dataset.lengths()
+    quarantined = manifest.quarantined if manifest else {}
+    gone = [video for video in source.videos if video not in files and video not in quarantined]
+    kept_out = [video for video in source.videos if video in quarantined]
+    if gone:
+        say(f"{dataset.name}: {len(gone)} of {len(source.videos)} {role} videos are not there (first: {gone[0]}).")
+    if kept_out:
+        why = quarantined[kept_out[0]]
+        say(f"{dataset.name}: {len(kept_out)} of {len(source.videos)} {role} videos are quarantined (the first: {why})")
     found: list[LabelledSegment] = []
     for name in there:
         video = source.videos[name]
         if isinstance(video, VideoAnnotations):
             shortest_gap = settings.shortest_gap_clips * clip_seconds
-            found += _cut(video, files[name], source.labels, _ignored_label(dataset), clip_seconds, shortest_gap)
+            # What a scan has measured counts more than what is annotated: some published lengths are wrong.
+            duration = lengths.get(name) or video.duration_seconds or scan_video(files[name]).duration
+            found += _cut(video, duration, source.labels, _ignored_label(dataset), clip_seconds, shortest_gap)
         else:
             found += labelled_segments(video, source.labels, clip_seconds, source.where)
     # TSP's code shows TAC the background, too, without a label: so does "every-segment", in training.
@@ -328,7 +335,7 @@ def _segments(
 
 def _cut(
     video: VideoAnnotations,
-    file: Path,
+    duration: float,
     labels: Sequence[str],
     ignored_label: str | None,
     clip_seconds: float,
@@ -337,7 +344,6 @@ def _cut(
     annotated = annotated_actions(video, ignored_label)
     if annotated is None:
         return []
-    duration = video.duration_seconds or scan_video(file).duration
     classes = [labels.index(label) for label in annotated[1]]
     return cut_segments(video.name, duration, annotated[0], classes, clip_seconds, shortest_gap)
 

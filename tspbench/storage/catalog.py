@@ -22,7 +22,7 @@ NOT_STATED: Final = "not stated"
 
 def data_root() -> Path:
     """Return the folder of everything that is fetched: $TSPBENCH_DATA, else ``data`` in the working directory."""
-    return Path(os.environ.get(DATA_VARIABLE) or "data")
+    return Path(os.environ.get(DATA_VARIABLE) or "data").expanduser()
 
 
 @dataclass(frozen=True)
@@ -302,6 +302,16 @@ def find(name_or_path: str | Path) -> Path:
         return entry.path
     remedy = f"run `tspbench fetch {entry.name}`" if entry.address else f"{entry.by_hand} there"
     raise UserError(f"{name} is missing, it was expected at {entry.path}: {remedy}.")
+
+
+def located(name_or_path: str | Path) -> Path:
+    """Return the file that a user means as `find` does; what nobody knows is a path, whose reader will say more.
+
+    Raises:
+        UserError: it is known and not on disk, or several entries have that file name.
+    """
+    known = not Path(name_or_path).exists() and _called(str(name_or_path))
+    return find(name_or_path) if known else Path(name_or_path)
 
 
 def _called(name: str) -> list[Entry]:

@@ -32,7 +32,8 @@ FACTS = VideoFacts(
 GOOD = ScannedVideo("a", "a.mp4", 5, 1000, FACTS)
 BAD = ScannedVideo("b", "b.mp4", 3, 2000, problem=Problem.TRUNCATED, reason="b.mp4 is truncated: copy it again.")
 GONE = ScannedVideo("c", "c.mp4", 0, 0, problem=Problem.MISSING, reason="c.mp4 is not a file: give a video.")
-AGAIN = "run tspbench data scan again"
+AGAIN = "run `tspbench data scan "
+ANEW = "run tspbench data scan again"
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_a_wrong_entry_is_one_sentence_that_names_it(written, change, expected):
     content = json.loads(written.read_text())
     change(content["videos"]["a"])
     written.write_text(json.dumps(content))
-    with one_sentence(written, "video 'a'", expected, AGAIN):
+    with one_sentence(written, "video 'a'", expected, ANEW):
         read_manifest(written)
 
 
@@ -195,7 +196,7 @@ def test_an_entry_that_is_not_what_was_found_is_one_sentence(written):
     content = json.loads(written.read_text())
     content["videos"]["a"]["facts"]["frames"] = 76
     written.write_text(json.dumps(content))
-    with one_sentence(written, "digest", AGAIN):
+    with one_sentence(written, "digest", ANEW):
         read_manifest(written)
 
 
