@@ -190,7 +190,7 @@ def test_a_scan_quarantines_the_truncated_videos(scanned):
 def test_pretraining_and_extraction_follow_the_manifest_and_evaluation_counts_what_is_missing(work):
     told = {name: done(name).stderr for name in ("pretrain", "extract", "evaluate")}
     for split, name in zip(("training", "validation"), BROKEN, strict=True):
-        assert f"my-videos: 1 of 3 {split} videos are not there (first: {name})." in told["pretrain"]
+        assert re.search(rf"my-videos: 1 of 3 {split} videos are [^\n]*{name}", told["pretrain"])
         assert f"Quarantined: {name}.mp4 is truncated" in told["extract"]
         assert f"{FEATURES}: no features of 1 of 3 {split} videos (first: {name})." in told["evaluate"]
     segments = read_record(Path("runs/mine/pretrain/tsp")).figures["training_segments"]
@@ -213,7 +213,7 @@ def test_pretraining_and_extraction_follow_the_manifest_and_evaluation_counts_wh
 def test_a_video_that_changed_after_the_scan_has_to_be_scanned_again(work):
     for name in BROKEN:
         shutil.copy(f"{name}.mp4", HOME / f"{name}.mp4")  # downloaded again, whole
-    assert_one_sentence(tried("pretrain"), "training_0002.mp4 has changed since it was scanned", "data scan again")
+    assert_one_sentence(tried("pretrain"), "training_0002.mp4 has changed since it was scanned", "data scan")
     assert not Path("runs/mine/pretrain/tsp/encoder.safetensors").exists()
     linted = run(*LINT)
     assert linted.exit_code == 1
@@ -224,14 +224,14 @@ def test_a_video_that_changed_after_the_scan_has_to_be_scanned_again(work):
     assert done("pretrain").stderr.count("are not there") == 0
     assert FeatureFiles([Path("runs/mine/features/random-encoder/features.h5")]).videos == {*TRAINING, *VALIDATION}
     shutil.copy(HOME / "training_0001.mp4", HOME / "training_0000.mp4")
-    assert_one_sentence(tried("extract"), "training_0000.mp4 has changed since it was scanned", "data scan again")
+    assert_one_sentence(tried("extract"), "training_0000.mp4 has changed since it was scanned", "data scan")
     assert not FEATURES.exists()
 
 
 @pytest.mark.parametrize("work", ["scanned"], indirect=True)
 def test_a_video_that_came_after_the_scan_has_to_be_scanned(work):
     shutil.copy(HOME / "training_0000.mp4", HOME / "another.mp4")
-    assert_one_sentence(tried("pretrain"), "another.mp4 is not in the manifest", "data scan again")
+    assert_one_sentence(tried("pretrain"), "another.mp4 is not in the manifest", "data scan")
 
 
 @pytest.mark.parametrize("work", ["brought"], indirect=True)

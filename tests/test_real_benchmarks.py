@@ -135,7 +135,7 @@ def test_as_released_the_counts_of_activitynet_are_those_of_tsp(real):
 
 def told_counts(stdout, out):
     """Return the numbers of the line of each split."""
-    lines = stdout.splitlines()
+    lines = [line for line in stdout.splitlines() if line.startswith(f"{out}/")]
     assert [line.partition(": ")[0] for line in lines] == [f"{out}/{role}.csv" for role in ("training", "validation")]
     words = [line.partition(": ")[2].replace(",", "").split() for line in lines]
     return [tuple(int(word) for word in line if word.isdigit()) for line in words]
