@@ -1,48 +1,37 @@
 """What is wrong with a data set before anything is trained on it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from evaluation.protocols import DETECTION_PROTOCOLS
-from tspbench.datasets import CARD, Dataset
+from tspbench.datasets import CARD, Dataset, find_videos
 from tspbench.errors import UserError
-from tspbench.pretraining.segments import cut_segments
+from tspbench.stages.lint_actions import (
+    CLIP_SECONDS,
+    Finding,
+    Severity,
+    Split,
+    check_lengths,
+    check_repeats,
+    check_times,
+    counted,
+    cut_counts,
+    examples,
+)
 from tspbench.storage.annotations import Annotations, VideoAnnotations
-from tspbench.storage.captions import SPARE_SECONDS, read_caption_file
+from tspbench.storage.captions import read_caption_file
+from tspbench.video_names import known_name
 
-Severity = Literal["error", "warning", "note"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "note")
-# Clips of the encoders that are pretrained on Kinetics: 16 frames at 15 a second (TSP, train/opts.py).
-CLIP_SECONDS: Final = 16 / 15
-# Background that pretraining takes unless it is told otherwise (`PretrainSettings.shortest_gap_clips`).
-USUAL_GAP_CLIPS: Final = 5
-DROPPED_SHARE: Final = 0.1  # of the actions; THUMOS14 loses 13 % to clips of the usual length, ActivityNet 1 %
-SAME_ACTION_TIOU: Final = 0.5  # two annotations of one action overlap like this, two actions of two people seldom do
 # Where ends lie so many times beyond their videos, times are milliseconds; frames are at most 120 a second.
 MILLISECONDS_FROM: Final = 120.0
 LONGEST_USUAL_ACTION: Final = 300.0  # median in seconds; ActivityNet's is 28
-_EXAMPLES: Final = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something to look at.
-
-    Attributes:
-        severity: "error" spoils training or scores, "warning" costs something and is in published sets, too, "note"
-            is good to know.
-        where: file or folder, and split.
-        sentence: what was found, with examples, and what to do.
-    """
-
-    severity: Severity
-    where: str
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,7 @@ class SplitCounts:
         role: "training" or "validation".
         subset: its name in the annotation file.
         videos: annotated.
-        with_file: of them, how many are on disk; the others are missing.
+        with_file: of them, how many are on disk and can be used; the others are missing or quarantined.
         actions: annotated.
         kept: of them, those that last a clip within their video; pretraining drops the others.
     """
@@ -66,28 +55,13 @@ class SplitCounts:
     kept: int
 
 
-@dataclass(frozen=True)
-class _Split:
-    """A split without the segments that its protocol ignores.
+class _OnDisk(NamedTuple):
+    """The videos on disk: name → file, those in quarantine → why, name → seconds, and what is wrong with them all."""
 
-    Attributes:
-        role: "training" or "validation".
-        subset: its name in the annotation file.
-        where: for findings.
-        videos: annotated.
-        lengths: video → seconds, as far as they are known: scanned, or else annotated.
-    """
-
-    role: str
-    subset: str
-    where: str
-    videos: tuple[VideoAnnotations, ...]
-    lengths: Mapping[str, float]
-
-    @property
-    def actions(self) -> list[tuple[VideoAnnotations, int]]:
-        """Every action: its video, and its place there."""
-        return [(video, place) for video in self.videos for place in range(len(video.labels))]
+    files: Mapping[str, Path]
+    quarantined: Mapping[str, str]
+    durations: Mapping[str, float]
+    problems: Sequence[Finding] = ()
 
 
 def lint(dataset: Dataset, durations: Mapping[str, float], clip_seconds: float = CLIP_SECONDS) -> list[Finding]:
@@ -95,7 +69,8 @@ def lint(dataset: Dataset, durations: Mapping[str, float], clip_seconds: float =
 
     Args:
         dataset: as opened.
-        durations: video → length in seconds, as scanned; where there is none, the annotated one counts.
+        durations: video → length in seconds, as scanned; where there is none, and where the files are others since,
+            the annotated one counts.
         clip_seconds: length of a clip of the encoder to be trained.
 
     Returns:
@@ -105,59 +80,78 @@ def lint(dataset: Dataset, durations: Mapping[str, float], clip_seconds: float =
     if dataset.card.annotations is not None or not dataset.card.captions:
         try:
             annotations = dataset.read()
-            splits = _splits(dataset, annotations, durations)
+            for subset in dataset.card.splits.values():
+                annotations.subset(subset)
         except UserError as error:
             found.append(Finding("error", str(dataset.folder / CARD), str(error)))
         else:
+            there = _on_disk(dataset, durations)
+            splits = _splits(dataset, annotations, there.durations)
             found += [*_empty(dataset, splits), *_labels(splits, str(annotations.path))]
             units = _units(splits, str(annotations.path))
             for split in splits:
-                found += [*_lengths(split, durations), *_repeats(split)]
+                found += [*check_lengths(split), *check_repeats(split)]
                 if not units:  # in another unit everything is late, or no action is short
-                    found += [*_late(split), *_times(split), *_clips(split, clip_seconds)]
-                    found += _background(dataset, split, clip_seconds)
-            found += units
-            found += _files(dataset, annotations, splits)
+                    found += check_times(split, dataset, clip_seconds)
+            found += [*units, *there.problems, *_files(dataset, annotations, splits, there)]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def kept_report(
     dataset: Dataset, durations: Mapping[str, float], clip_seconds: float = CLIP_SECONDS
 ) -> list[SplitCounts]:
-    """Count what of each split can be used; arguments as for `lint`.
+    """Count what can be used of each split that the annotations have; arguments as for `lint`.
 
     Raises:
-        UserError: the annotations cannot be read, or the card names a split that they do not have.
+        UserError: the annotations cannot be read.
     """
-    try:
-        files = dataset.video_files()
-    except UserError:  # what `lint` tells
-        files = {}
+    there = _on_disk(dataset, durations)
+    usable = there.files.keys() - there.quarantined.keys()
     return [
         SplitCounts(
             role=split.role,
             subset=split.subset,
             videos=len(split.videos),
-            with_file=sum(video.name in files for video in split.videos),
+            with_file=sum(known_name(video.name, usable) is not None for video in split.videos),
             actions=len(split.actions),
-            kept=sum(_cut(video, split, clip_seconds)[0] for video in split.videos),
+            kept=sum(cut_counts(video, split, clip_seconds)[0] for video in split.videos),
         )
-        for split in _splits(dataset, dataset.read(), durations)
+        for split in _splits(dataset, dataset.read(), there.durations)
     ]
 
 
-def _splits(dataset: Dataset, annotations: Annotations, durations: Mapping[str, float]) -> list[_Split]:
+def _on_disk(dataset: Dataset, durations: Mapping[str, float]) -> _OnDisk:
+    where = str(dataset.videos)
+    if not dataset.videos.is_dir():
+        told = "There are no videos: features of this set have to come from elsewhere."
+        return _OnDisk({}, {}, durations, [Finding("note", where, told)])
+    files: Mapping[str, Path] = {}
+    try:
+        files = find_videos(dataset.videos)
+        manifest = dataset.manifest()
+        if manifest is not None:
+            manifest.check(files)
+    except UserError as error:
+        return _OnDisk(files, {}, {}, [Finding("error", where, str(error))])
+    return _OnDisk(files, manifest.quarantined if manifest else {}, durations)
+
+
+def _splits(dataset: Dataset, annotations: Annotations, durations: Mapping[str, float]) -> list[Split]:
     ignored = DETECTION_PROTOCOLS[dataset.protocol].ignored_label
     annotated = {video.name: video.duration_seconds for video in annotations.videos if video.duration_seconds}
+    called = {video.name: known_name(video.name, durations) for video in annotations.videos}
+    scanned = {video: durations[name] for video, name in called.items() if name is not None}
     return [
-        _Split(
+        Split(
             role=role,
             subset=subset,
             where=f"{annotations.path}, {role}",
             videos=tuple(_without(video, ignored) for video in annotations.subset(subset)),
-            lengths={**annotated, **durations},
+            scanned=scanned,
+            lengths={**annotated, **scanned},
         )
         for role, subset in dataset.card.splits.items()
+        if any(video.subset == subset for video in annotations.videos)
     ]
 
 
@@ -176,7 +170,7 @@ def _other_files(dataset: Dataset) -> Iterator[Finding]:
                 yield Finding("error", f"{path}, {role}", str(error))
 
 
-def _empty(dataset: Dataset, splits: Sequence[_Split]) -> Iterator[Finding]:
+def _empty(dataset: Dataset, splits: Sequence[Split]) -> Iterator[Finding]:
     for role in ("training", "validation"):
         split = next((split for split in splits if split.role == role), None)
         if split is None:
@@ -186,7 +180,7 @@ def _empty(dataset: Dataset, splits: Sequence[_Split]) -> Iterator[Finding]:
             yield Finding("error", split.where, told)
 
 
-def _units(splits: Sequence[_Split], where: str) -> list[Finding]:
+def _units(splits: Sequence[Split], where: str) -> list[Finding]:
     """Suspect that times are frames or milliseconds."""
     ends = {video.name: video.segments[:, 1].max() for split in splits for video in split.videos if video.labels}
     lengths = {name: length for split in splits for name, length in split.lengths.items() if name in ends}
@@ -205,79 +199,7 @@ def _units(splits: Sequence[_Split], where: str) -> list[Finding]:
     return []
 
 
-def _late(split: _Split) -> list[Finding]:
-    """Find actions that end after their video; up to `SPARE_SECONDS` is rounding, up to a clip is carelessness."""
-    beyond = {
-        (video, place): video.segments[place, 1] - split.lengths[video.name]
-        for video, place in split.actions
-        if video.name in split.lengths
-    }
-    late = [action for action, seconds in beyond.items() if seconds > SPARE_SECONDS]
-    longest = max(beyond.values(), default=0.0)
-    what = f"after the end of the video, by up to {longest:.1f} s"
-    severity: Severity = "error" if longest > CLIP_SECONDS else "warning"
-    return _about(split, severity, late, what, "correct them, or look for the right video")
-
-
-def _times(split: _Split) -> list[Finding]:
-    early = [(video, place) for video, place in split.actions if video.segments[place, 0] < 0]
-    empty = [(video, place) for video, place in split.actions if not np.ptp(video.segments[place])]
-    return [
-        *_about(split, "error", early, "with a start before 0", "correct them"),
-        *_about(split, "warning", empty, "without length, which nothing can find", "correct or remove them"),
-    ]
-
-
-def _lengths(split: _Split, durations: Mapping[str, float]) -> Iterator[Finding]:
-    """Compare the annotated lengths with those of the files, and say where neither is known."""
-    other = [
-        f"{video.name} ({video.duration_seconds:.1f} s, its file {durations[video.name]:.1f} s)"
-        for video in split.videos
-        if video.duration_seconds
-        and video.name in durations
-        and abs(video.duration_seconds - durations[video.name]) > max(1.0, 0.02 * durations[video.name])
-    ]
-    if other:
-        told = f"{_some(other, 'video')} annotated with another length than that of the file"
-        yield Finding("warning", split.where, f"{told}: {_first(other)}; look whether these are the right videos.")
-    unknown = [video.name for video in split.videos if video.name not in split.lengths]
-    if unknown:
-        told = f"{_some(unknown, 'video')} of unknown length, so that ends and background are not checked"
-        yield Finding("note", split.where, f"{told}: {_first(unknown)}; run `tspbench data scan`.")
-
-
-def _repeats(split: _Split) -> list[Finding]:
-    """Find actions that are annotated twice, and actions of one class that overlap."""
-    most: dict[tuple[VideoAnnotations, int], float] = {}
-    for video in split.videos:
-        for place, tiou in _overlaps(video):
-            most[video, place] = max(tiou, most.get((video, place), 0.0))
-    same = [action for action, tiou in most.items() if tiou == 1]
-    near = [action for action, tiou in most.items() if SAME_ACTION_TIOU <= tiou < 1]
-    some = [action for action, tiou in most.items() if tiou < SAME_ACTION_TIOU]
-    return [
-        *_about(split, "warning", same, "annotated twice, with the same times", "remove one of each two"),
-        *_about(split, "warning", near, "overlapping one of the same class by half", "remove one if they are one"),
-        *_about(split, "note", some, "overlapping one of the same class", "see whether they are two"),
-    ]
-
-
-def _overlaps(video: VideoAnnotations) -> Iterator[tuple[int, float]]:
-    """Yield the later one of every two actions of one class that overlap, and their temporal IoU."""
-    order = sorted(range(len(video.labels)), key=lambda place: (video.labels[place], *video.segments[place]))
-    for rank, first in enumerate(order):
-        start, end = video.segments[first]
-        for second in order[rank + 1 :]:
-            next_start, next_end = video.segments[second]
-            if video.labels[second] != video.labels[first] or (next_start >= end and next_start > start):
-                break
-            if (next_start, next_end) == (start, end):
-                yield second, 1.0
-            elif next_start < min(end, next_end):
-                yield second, (min(end, next_end) - next_start) / (max(end, next_end) - start)
-
-
-def _labels(splits: Sequence[_Split], where: str) -> Iterator[Finding]:
+def _labels(splits: Sequence[Split], where: str) -> Iterator[Finding]:
     counts = {split.role: Counter(label for video in split.videos for label in video.labels) for split in splits}
     training, validation = counts.get("training", Counter()), counts.get("validation", Counter())
     every = training + validation
@@ -292,76 +214,33 @@ def _labels(splits: Sequence[_Split], where: str) -> Iterator[Finding]:
             yield Finding("warning", where, f"{told}: correct it if it is.")
     unseen = sorted(set(validation) - set(training))
     if unseen and training:
-        told = f"{_some(unseen, 'class')} in validation alone, so that nothing can learn them"
-        yield Finding("error", where, f"{told}: {_first(unseen)}; add some to training, or correct the split.")
+        told = f"{counted(len(unseen), 'class')} in validation alone, so that nothing can learn them"
+        yield Finding("error", where, f"{told}: {examples(unseen)}; add some to training, or correct the split.")
     single = sorted(label for label, count in training.items() if count < 2)
     if single:
-        told = f"{_some(single, 'class')} with a single action for training"
-        yield Finding("warning", where, f"{told}: {_first(single)}; annotate more, or leave the class out.")
+        told = f"{counted(len(single), 'class')} with a single action for training"
+        yield Finding("warning", where, f"{told}: {examples(single)}; annotate more, or leave the class out.")
 
 
-def _clips(split: _Split, clip_seconds: float) -> Iterator[Finding]:
-    """Say how many actions the clip filter of pretraining drops, if they are many."""
-    every = len(split.actions)
-    dropped = every - sum(_cut(video, split, clip_seconds)[0] for video in split.videos)
-    if every and dropped >= DROPPED_SHARE * every:
-        share = dropped / every
-        told = f"{dropped:,} of {every:,} actions ({share:.0%}) are shorter than a clip, {clip_seconds:.2f} s"
-        mend = "pretraining drops them; an encoder with shorter clips keeps more"
-        yield Finding("error" if share > 0.5 else "note", split.where, f"{told}: {mend}.")
-
-
-def _background(dataset: Dataset, split: _Split, clip_seconds: float) -> Iterator[Finding]:
-    """Look for something between actions that TSP's region head can learn from, unless the card brings it."""
-    known = all(video.name in split.lengths for video in split.videos)
-    if split.role != "training" or not known or not split.actions or dataset.segments("training") is not None:
-        return
-    gaps = {
-        clips: sum(_cut(video, split, clip_seconds, clips)[1] for video in split.videos)
-        for clips in (1, USUAL_GAP_CLIPS)
-    }
-    if not gaps[1]:
-        told = f"No video has {clip_seconds:.2f} s (a clip) without an action"
-        mend = "TSP learns nothing from it but a constant; annotate untrimmed videos, or pretrain with --method tac"
-        yield Finding("warning", split.where, f"{told}: {mend}.")
-    elif not gaps[USUAL_GAP_CLIPS]:
-        told = f"No video has {USUAL_GAP_CLIPS * clip_seconds:.1f} s without an action, which pretraining asks for"
-        mend = "give --set shortest_gap_clips=1 to pretrain"
-        yield Finding("warning", split.where, f"{told}: {mend} ({gaps[1]:,} stretches last a clip).")
-
-
-def _files(dataset: Dataset, annotations: Annotations, splits: Sequence[_Split]) -> Iterator[Finding]:
+def _files(dataset: Dataset, annotations: Annotations, splits: Sequence[Split], there: _OnDisk) -> Iterator[Finding]:
     where = str(dataset.videos)
-    if not dataset.videos.is_dir():
-        yield Finding("note", where, "There are no videos: features of this set have to come from elsewhere.")
-        return
-    try:
-        files = dataset.video_files()
-    except UserError as error:
-        yield Finding("error", where, str(error))
-        return
-    for split in splits:
-        missing = [video.name for video in split.videos if video.name not in files]
+    for split in splits if there.files else ():
+        files = {video.name: known_name(video.name, there.files) for video in split.videos}
+        missing = [video for video, name in files.items() if name is None]
+        quarantined = sorted(there.quarantined.keys() & {*files.values()})
+        severity: Severity = "error" if len(missing) + len(quarantined) == len(files) else "warning"
+        of = f"of {counted(len(files), 'video')} for {split.role}"
         if missing:
-            told = f"{len(missing):,} of {_some(split.videos, 'video')} for {split.role} without a file"
-            severity: Severity = "error" if len(missing) == len(split.videos) else "warning"
-            yield Finding(severity, where, f"{told}: {_first(missing)}; add them, or see whether names are the same.")
+            told = f"{len(missing):,} {of} without a file: {examples(missing)}"
+            yield Finding(severity, where, f"{told}; add them, or see whether names are the same.")
+        if quarantined:
+            why = there.quarantined[quarantined[0]].rstrip(".")
+            yield Finding(severity, where, f"{len(quarantined):,} {of} quarantined (first: {quarantined[0]}: {why}).")
     annotated = {video.name for video in annotations.videos}
-    unknown = sorted(path.name for name, path in files.items() if name not in annotated)
+    unknown = sorted(path.name for name, path in there.files.items() if known_name(name, annotated) is None)
     if unknown:
-        told = f"{_some(unknown, 'file')} without annotation"
-        yield Finding("note", where, f"{told}: {_first(unknown)}; a video without actions wants an entry, too.")
-
-
-def _cut(video: VideoAnnotations, split: _Split, clip_seconds: float, gap_clips: int = 1) -> tuple[int, int]:
-    """Return how many actions and stretches of background pretraining takes from a video."""
-    if video.name not in split.lengths and not video.labels:
-        return 0, 0
-    length = split.lengths[video.name] if video.name in split.lengths else float(video.segments.max())
-    classes = [0] * len(video.labels)
-    cut = cut_segments(video.name, length, video.segments, classes, clip_seconds, gap_clips * clip_seconds)
-    background = sum(segment.region for segment in cut)
-    return len(cut) - background, background
+        told = f"{counted(len(unknown), 'file')} without annotation"
+        yield Finding("note", where, f"{told}: {examples(unknown)}; a video without actions wants an entry, too.")
 
 
 def _is_typo(one: str, other: str) -> bool:
@@ -372,28 +251,3 @@ def _is_typo(one: str, other: str) -> bool:
         one, other = one[:-1], other[:-1]
     swapped = len(one) == 2 and one == other[::-1]
     return (swapped or max(len(one), len(other)) == 1) and not (one + other).isdigit()
-
-
-def _about(
-    split: _Split, severity: Severity, actions: Sequence[tuple[VideoAnnotations, int]], what: str, mend: str
-) -> list[Finding]:
-    """Return a finding about some actions, none if there are none."""
-    if not actions:
-        return []
-    told = []
-    for video, place in actions[:_EXAMPLES]:
-        start, end = video.segments[place]
-        told.append(f"{video.name}, action {place + 1} ({video.labels[place]}, {start:g} to {end:g} s)")
-    examples = _first(told, len(actions))
-    return [Finding(severity, split.where, f"{_some(actions, 'action')} {what}: {examples}; {mend}.")]
-
-
-def _some(things: Sized, kind: str) -> str:
-    """Count things of a kind: "1 class", "2 classes"."""
-    plural = f"{kind}es" if kind.endswith("s") else f"{kind}s"
-    return f"{len(things):,} {kind if len(things) == 1 else plural}"
-
-
-def _first(names: Sequence[str], count: int | None = None) -> str:
-    more = (len(names) if count is None else count) - _EXAMPLES
-    return ", ".join(names[:_EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")

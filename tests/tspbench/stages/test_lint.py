@@ -9,8 +9,13 @@ from tests.evaluation.helpers import shared
 from tests.tspbench.helpers import silent
 from tspbench.datasets import open_dataset
 from tspbench.datasets.synthetic import SyntheticSettings, write_trimmed, write_untrimmed
-from tspbench.stages.lint import CLIP_SECONDS, kept_report, lint
+from tspbench.stages.import_annotations import import_annotations
+from tspbench.stages.lint import kept_report, lint
+from tspbench.stages.lint_actions import CLIP_SECONDS
+from tspbench.storage.manifest import MANIFEST, Manifest, ScannedVideo, write_manifest
 from tspbench.storage.recipes import write_toml
+from tspbench.storage.video import Problem
+from tspbench.storage.video_check import VideoFacts
 
 NAMES = [f"clip{k}" for k in range(6)]
 
@@ -420,6 +425,123 @@ def test_captions_alone(tmp_path):
     (finding,) = lint(dataset, {})
     assert (finding.severity, finding.where) == ("error", f"{tmp_path / 'train.json'}, training")
     assert "within [0, 9]" in finding.sentence
+
+
+def quarantine(tmp_path, *names, size=0):
+    """Write a manifest of empty files, of which those of ``names`` cannot be used and the others last 24 s."""
+    facts = VideoFacts(24.0, 720, 30.0, True, 320, 240, 0, "none", 720)
+    videos = {}
+    for name in NAMES:
+        bad = {"problem": Problem.EMPTY, "reason": f"{name}.mp4 is empty: copy it again."} if name in names else {}
+        videos[name] = ScannedVideo(name, f"{name}.mp4", size, 1, facts=None if bad else facts, **bad)
+    write_manifest(tmp_path / "videos" / MANIFEST, Manifest(tmp_path / "videos", videos))
+
+
+def test_quarantined_videos_are_not_missing(tmp_path):
+    dataset = dataset_of(tmp_path, clean(), files=NAMES[1:])
+    quarantine(tmp_path, "clip2", "clip3")
+    assert [(each.severity, each.where, each.sentence) for each in lint(dataset, dataset.lengths())] == [
+        (
+            "warning",
+            str(tmp_path / "videos"),
+            "1 of 4 videos for training without a file: clip0; add them, or see whether names are the same.",
+        ),
+        (
+            "warning",
+            str(tmp_path / "videos"),
+            "2 of 4 videos for training quarantined (first: clip2: clip2.mp4 is empty: copy it again).",
+        ),
+    ]
+    assert [counts.with_file for counts in kept_report(dataset, {})] == [1, 2]
+    quarantine(tmp_path, "clip1", "clip2", "clip3")
+    assert [each.severity for each in lint(dataset, {})] == ["error", "error"]
+    quarantine(tmp_path, *NAMES)
+    assert [each.sentence[:38] for each in lint(dataset, {}) if "quarantined" in each.sentence] == [
+        "3 of 4 videos for training quarantined",
+        "2 of 2 videos for validation quarantin",
+    ]
+
+
+def test_where_files_have_changed_since_the_scan_annotated_lengths_count(tmp_path):
+    dataset = dataset_of(tmp_path, clean())
+    quarantine(tmp_path, "clip0", size=9)
+    (finding,) = lint(dataset, dict.fromkeys(NAMES, 11.0))  # in which actions would end too late
+    assert (finding.severity, finding.where) == ("error", str(tmp_path / "videos"))
+    assert "clip0.mp4 has changed since it was scanned" in finding.sentence
+    # Within 11 s the third action of each video, from 10 s on, would not last a clip.
+    assert [(each.with_file, each.kept) for each in kept_report(dataset, dict.fromkeys(NAMES, 11.0))] == [
+        (4, 12),
+        (2, 6),
+    ]
+    (tmp_path / "videos" / MANIFEST).write_text("{")
+    (finding,) = lint(dataset, {})
+    assert (finding.severity, MANIFEST in finding.sentence) == ("error", True)
+    assert [each.with_file for each in kept_report(dataset, {})] == [4, 2]
+
+
+def test_a_leading_v_does_not_count(tmp_path):
+    database = {f"v_{name}": video for name, video in clean().items()}
+    for video in database.values():
+        del video["duration"]
+    dataset = dataset_of(tmp_path, database)
+    assert lint(dataset, dict.fromkeys(NAMES, 24.0)) == []
+    assert [counts.with_file for counts in kept_report(dataset, {})] == [4, 2]
+
+
+def test_actions_after_the_end_are_not_short(tmp_path):
+    """Of 15 actions three lie after the end; of 18 three last half a second."""
+    database = clean()
+    add("clip0", *(action(30 + k, 31.5 + k, "Run") for k in range(0, 6, 2)))(database)
+    (sentence,) = (sentence for _, _, sentence in found(tmp_path, database))
+    assert sentence.startswith("3 actions after the end of the video, by up to 11.5 s")
+    (tmp_path / "again").mkdir()
+    add("clip1", *(action(15 + k, 15.5 + k, "Run") for k in range(3)))(database)
+    told = [sentence for _, _, sentence in found(tmp_path / "again", database)]
+    assert told[1].startswith("3 of 18 actions (17%) are shorter than a clip")
+
+
+def test_what_can_be_used_is_counted_whatever_is_wrong(tmp_path):
+    database = clean()
+    add("clip1", action(20, 40, "Run"), action(-3, 1, "Jum"))(database)
+    splits = {"training": "training", "validation": "val"}
+    dataset = dataset_of(tmp_path, database, splits=splits)
+    assert [each.severity for each in lint(dataset, {})] == ["error"]
+    assert [(each.role, each.actions, each.kept) for each in kept_report(dataset, {})] == [("training", 14, 13)]
+
+
+def test_known_defects_of_a_benchmark_are_warnings(tmp_path):
+    database = clean()
+    add("clip1", action(20, 60, "Run"), action(7, 7, "Run"), action(8, 10, "Run"))(database)
+    for number, (benchmark, severities) in enumerate(
+        [({}, ["error", "warning", "warning"]), ({"benchmark": "activitynet"}, ["warning"] * 3)]
+    ):
+        (tmp_path / str(number)).mkdir()
+        assert [severity for severity, _, _ in found(tmp_path / str(number), database, **benchmark)] == severities
+    PLANTED["starts before 0"][0](database)
+    (tmp_path / "2").mkdir()
+    assert found(tmp_path / "2", database, benchmark="activitynet")[0][0] == "error"
+
+
+THUMOS = "thumos14/{}_tsp_groundtruth.csv.gz"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "sources"),
+    [
+        ("activitynet", ["activitynet/train_tsp_groundtruth.csv.gz", "activitynet/valid_tsp_groundtruth.csv.gz"]),
+        ("activitynet", ["activitynet/annotations_19228.json"]),
+        ("thumos14", [THUMOS.format("valid"), THUMOS.format("test")]),
+        (
+            "thumos14",
+            ["thumos14/test_groundtruth_with_ambiguous.csv", THUMOS.format("valid"), THUMOS.format("test")],
+        ),
+    ],
+)
+def test_published_files_have_no_error(tmp_path, monkeypatch, benchmark, sources):
+    monkeypatch.setenv("TSPBENCH_DATA", str(tmp_path))
+    import_annotations([str(shared(f"data/{source}")) for source in sources], tmp_path / benchmark)
+    findings = lint(open_dataset(benchmark), {})
+    assert {each.severity for each in findings} == {"warning", "note"}
 
 
 def test_what_is_kept_is_counted(tmp_path):
