@@ -17,7 +17,6 @@ from tspbench.storage.atomic import write_bytes, write_json
 from tspbench.storage.formats import is_csv, read_ground_truth
 from tspbench.storage.json_files import read_content, read_json
 from tspbench.storage.segment_table import SUBSETS
-from tspbench.storage.thumos import AMBIGUOUS, CLASS_NUMBERS
 from tspbench.storage.tsp_segments import SegmentRow, read_segments
 
 ANNOTATIONS: Final = "annotations.json"
@@ -67,8 +66,7 @@ def import_annotations(
         folder: to write; nothing in it is overwritten.
         name: how tables call the set; None: as ``folder`` is called.
         videos: folder of the videos, see `tspbench.stages.init_dataset.init_dataset`.
-        protocol: key of `evaluation.protocols.DETECTION_PROTOCOLS`; None: that of THUMOS14 where all classes are
-            among its own, else that of ActivityNet.
+        protocol: see `tspbench.stages.init_dataset.write_card`.
 
     Returns:
         Sentences that say what is in the set.
@@ -114,7 +112,7 @@ def import_annotations(
         name=name,
         annotations=written,
         videos=videos,
-        protocol=protocol or _protocol(annotations),
+        protocol=protocol,
         segments=segments,
         captions=named,
     )
@@ -270,8 +268,3 @@ def _write_new(target: Path, source: Path, content: bytes) -> None:
         write_bytes(target, content)
     elif read_content(target, "annotation") != content:
         raise UserError(f"{target} is there already, and differs from {source}: choose another folder, or remove it.")
-
-
-def _protocol(annotations: Annotations | None) -> str:
-    labels = set(annotations.labels) if annotations is not None else set()
-    return "thumos14" if labels and labels <= {*CLASS_NUMBERS, AMBIGUOUS} else "activitynet"

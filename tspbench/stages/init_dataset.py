@@ -9,14 +9,22 @@ from evaluation.protocols import DETECTION_PROTOCOLS
 from tspbench.config import choose
 from tspbench.datasets import CARD, find_videos
 from tspbench.errors import UserError
+from tspbench.stages.lint_actions import counted
 from tspbench.storage.annotations import Annotations
 from tspbench.storage.formats import is_csv, is_thumos_csv, read_ground_truth
 from tspbench.storage.json_files import read_json
 from tspbench.storage.recipes import write_toml
 from tspbench.storage.segment_table import COLUMNS, SPLITS, SUBSETS, VIDEO_SUFFIXES, columns
+from tspbench.storage.thumos import AMBIGUOUS, CLASS_NUMBERS
 from tspbench.storage.tsp_segments import COLUMNS as TSP_COLUMNS
+from tspbench.video_names import known_name
 
 ROLES: Final = ("training", "validation")
+USUAL_PROTOCOL: Final = "activitynet"
+# What THUMOS14's annotation texts are called.
+_THUMOS_TEXTS: Final = frozenset(
+    f"{label}_{part}.txt" for label in (*CLASS_NUMBERS, AMBIGUOUS) for part in ("val", "test")
+)
 
 
 def init_dataset(
@@ -24,17 +32,17 @@ def init_dataset(
     annotations: Path | None = None,
     videos: Path | None = None,
     name: str | None = None,
-    protocol: str = "activitynet",
+    protocol: str | None = None,
 ) -> tuple[Path, list[str]]:
     """Write the card of a folder, which makes it a data set.
 
     Args:
         folder: of the videos and their annotations.
-        annotations: file of the annotations; None: the one in ``folder``.
+        annotations: file or folder of the annotations; None: the one in ``folder``.
         videos: folder of the videos; None: "videos" in ``folder``, ``folder`` itself, or its only folder that holds
             some. A set without any is one for features that are there already.
         name: how tables call the set; None: as ``folder`` is called.
-        protocol: key of `evaluation.protocols.DETECTION_PROTOCOLS`.
+        protocol: see `write_card`.
 
     Returns:
         The card, and sentences that say what is in the set.
@@ -46,7 +54,8 @@ def init_dataset(
     check_no_card(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder that holds the videos and their annotations.")
-    choose("protocol", protocol, DETECTION_PROTOCOLS)
+    if protocol is not None:
+        choose("protocol", protocol, DETECTION_PROTOCOLS)
     tables = _tsp_tables(folder)
     annotations = annotations or _only_annotations(folder, tables)
     words = {subset_in_name(path): path for path in tables}
@@ -69,7 +78,7 @@ def write_card(
     name: str | None,
     annotations: Path | None,
     videos: Path | None,
-    protocol: str,
+    protocol: str | None,
     segments: Mapping[str, Path],
     captions: Mapping[str, Sequence[Path]] | None = None,
 ) -> list[str]:
@@ -80,7 +89,8 @@ def write_card(
         name: None: as ``folder`` is called.
         annotations: file or folder of any format; None: a set for captioning alone.
         videos: folder; None: it is looked for.
-        protocol: key of `evaluation.protocols.DETECTION_PROTOCOLS`.
+        protocol: key of `evaluation.protocols.DETECTION_PROTOCOLS`; None: that of THUMOS14 where all classes are
+            among its own, else that of ActivityNet.
         segments: role → ground truth in TSP's CSV format.
         captions: role → caption files.
 
@@ -93,14 +103,18 @@ def write_card(
     if annotations is not None:
         content = read_ground_truth([annotations])
         splits = checked_splits(content, folder)
-        told = [*_described(content, splits, protocol), *_matched(content, videos)]
+        usual = _usual_protocol(content)
+        told = [*_described(content, splits, protocol or usual), *_matched(content, videos)]
+        if protocol is None and usual != USUAL_PROTOCOL:
+            told.append(f"All classes are of THUMOS14, so it is scored as {usual}; --protocol names another protocol.")
+        protocol = protocol or usual
         card |= {"annotations": _inside(folder, annotations)}
     if videos is None:
         told.append(
             f"No video was found: put them into {folder / 'videos'} to train encoders and to extract features; "
             "localizers and captioners need features alone."
         )
-    card |= {"videos": "videos" if videos is None else _inside(folder, videos), "protocol": protocol}
+    card |= {"videos": "videos" if videos is None else _inside(folder, videos), "protocol": protocol or USUAL_PROTOCOL}
     tables = {
         "splits": splits if annotations is not None else {},
         "segments": {role: _inside(folder, path) for role, path in segments.items()},
@@ -160,12 +174,18 @@ def is_tsp_table(path: Path) -> bool:
     return is_csv(path) and set(TSP_COLUMNS) <= set(columns(path))
 
 
+def _usual_protocol(annotations: Annotations) -> str:
+    """Return the protocol of THUMOS14 where all classes are among its own, else that of ActivityNet."""
+    labels = set(annotations.labels)
+    return "thumos14" if labels and labels <= {*CLASS_NUMBERS, AMBIGUOUS} else USUAL_PROTOCOL
+
+
 def _tsp_tables(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if is_tsp_table(path)]
 
 
 def _only_annotations(folder: Path, tsp_tables: Sequence[Path]) -> Path:
-    """Return the one annotation file of a folder.
+    """Return the one annotation file of a folder, or its one folder of THUMOS14 texts.
 
     Raises:
         UserError: there is none, or there are several.
@@ -176,6 +196,7 @@ def _only_annotations(folder: Path, tsp_tables: Sequence[Path]) -> Path:
         if path.name.lower().endswith((".json", ".json.gz")):
             content = read_json(path, "annotation")
             found += [path] if isinstance(content, dict) and "database" in content else []
+    found += [path for path in sorted(folder.iterdir()) if _holds_thumos_texts(path)]
     # Of a single table that does not fit, its reader says what is wrong.
     found = found or (tables if len(tables) == 1 else [])
     if len(found) == 1:
@@ -183,7 +204,7 @@ def _only_annotations(folder: Path, tsp_tables: Sequence[Path]) -> Path:
     if found:
         raise UserError(
             f"{folder}: expected one annotation file, found {', '.join(path.name for path in found)}: name the one "
-            "that is meant with --annotations."
+            "that is meant with --annotations, or join them with `tspbench data import`."
         )
     if tsp_tables:
         raise UserError(
@@ -192,7 +213,7 @@ def _only_annotations(folder: Path, tsp_tables: Sequence[Path]) -> Path:
         )
     raise UserError(
         f"{folder}: expected an annotation file, found none: add a CSV with the columns {', '.join(COLUMNS)}, or "
-        "ActivityNet JSON, or name the file with --annotations."
+        "ActivityNet JSON, or a folder of THUMOS14 texts, or name the file with --annotations."
     )
 
 
@@ -218,6 +239,10 @@ def _holds_videos(folder: Path) -> bool:
     return folder.is_dir() and any(path.suffix.lower() in VIDEO_SUFFIXES for path in folder.iterdir())
 
 
+def _holds_thumos_texts(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name in _THUMOS_TEXTS for path in folder.iterdir())
+
+
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
@@ -230,11 +255,13 @@ def _described(annotations: Annotations, splits: Mapping[str, str], protocol: st
         videos = annotations.subset(subset)
         actions = sum(label != ignored for video in videos for label in video.labels)
         called = f" (subset {subset!r})" if subset != role else ""
-        shares.append(f"{len(videos):,} with {actions:,} actions for {role}{called}")
+        shares.append(f"{len(videos):,} with {counted(actions, 'action')} for {role}{called}")
     path, classes = annotations.path, len(set(annotations.labels) - {ignored})
-    told = [f"{path}: {len(annotations.videos):,} videos, {classes:,} classes; videos: {', '.join(shares)}."]
+    every, kinds = counted(len(annotations.videos), "video"), counted(classes, "class")
+    told = [f"{path}: {every}, {kinds}; videos: {', '.join(shares)}."]
     if (
-        path.is_file()
+        "validation" in splits
+        and path.is_file()
         and is_csv(path)
         and set(COLUMNS) <= set(names := columns(path))
         and set(SPLITS).isdisjoint(names)
@@ -249,23 +276,24 @@ def _described(annotations: Annotations, splits: Mapping[str, str], protocol: st
 
 
 def _matched(annotations: Annotations, folder: Path | None) -> list[str]:
-    """Say how many annotated videos have a file, and how many files have annotations.
+    """Say how many annotated videos have a file, and how many files have annotations; a leading v_ does not count.
 
     Raises:
-        UserError: none.
+        UserError: no video has.
     """
     if folder is None:
         return []
     files = find_videos(folder)
     names = {video.name for video in annotations.videos}
-    missing, unknown = sorted(names - set(files)), sorted(set(files) - names)
+    missing = sorted(name for name in names if known_name(name, files) is None)
+    unknown = sorted(name for name in files if known_name(name, names) is None)
     if len(missing) == len(names):
-        prefix = " (of a file's name a leading v_ does not count)" if missing[0].startswith("v_") else ""
         raise UserError(
             f"{folder}: expected videos named as in {annotations.path}, such as {missing[0]!r}, found "
-            f"{files[unknown[0]].name!r} and others, none of which is annotated{prefix}: rename one of the two."
+            f"{files[unknown[0]].name!r} and others, none of which is annotated: rename one of the two."
         )
-    told = f"{len(names) - len(missing):,} of {len(names):,} annotated videos have a file in {folder}"
+    have = "video has" if len(names) == 1 else "videos have"
+    told = f"{len(names) - len(missing):,} of {len(names):,} annotated {have} a file in {folder}"
     if missing:
         told += f", first without: {missing[0]}"
     if unknown:

@@ -137,8 +137,8 @@ def test_thumos_texts_keep_what_is_ambiguous(tmp_path):
     }
     dataset = open_dataset(str(tmp_path / "out"))
     assert (dataset.protocol, dataset.card.splits) == ("thumos14", {"training": "validation", "validation": "test"})
-    assert "2 videos, 1 classes" in told[0]
-    assert "1 with 1 actions for training (subset 'validation')" in told[0]
+    assert "2 videos, 1 class;" in told[0]
+    assert "1 with 1 action for training (subset 'validation')" in told[0]
 
 
 def test_captions(tmp_path):

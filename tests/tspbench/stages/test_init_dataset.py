@@ -117,12 +117,60 @@ def test_names_that_all_differ_are_an_error(tmp_path):
     folder = folder_of(tmp_path, table=f"{HEAD}x,0,1,l\ny,0,1,l\n")
     with one_sentence(folder / "videos", "'x'", "'a.mp4'"):
         init_dataset(folder)
-    entry = {"subset": "training", "annotations": []}
-    (folder / "labels.csv").unlink()
-    (folder / "labels.json").write_text(json.dumps({"database": {"v_a": entry}}))
-    with one_sentence("'v_a'", "'a.mp4'", "leading v_ does not count"):
-        init_dataset(folder)
     assert not (folder / "dataset.toml").exists()
+
+
+@pytest.mark.parametrize("file", ["v_a", "a"])
+@pytest.mark.parametrize("entry", ["v_a", "a"])
+def test_a_leading_v_does_not_count(tmp_path, file, entry):
+    folder = folder_of(tmp_path, videos=(file, "other"))
+    (folder / "labels.csv").unlink()
+    content = {entry: {"subset": "training", "annotations": [{"segment": [0, 1], "label": "x"}]}}
+    (folder / "labels.json").write_text(json.dumps({"database": content}))
+    _, told = init_dataset(folder)
+    where = folder / "videos"
+    assert told[0].startswith(f"{folder / 'labels.json'}: 1 video, 1 class; videos: 1 with 1 action for training.")
+    assert f"1 of 1 annotated video has a file in {where}; 1 of 2 files without annotations, first: other.mp4." in told
+    dataset = open_dataset(str(folder))
+    assert [counts.with_file for counts in kept_report(dataset, {})] == [1]
+    assert not any("without a file" in finding.sentence for finding in lint(dataset, {}))
+
+
+def thumos_texts(folder):
+    folder.mkdir(parents=True)
+    for part, short in (("validation", "val"), ("test", "test")):
+        (folder / f"BaseballPitch_{short}.txt").write_text(f"video_{part}_0000001 1.0 2.5\n")
+    return folder
+
+
+def test_a_folder_of_thumos_texts_is_the_annotations(tmp_path):
+    folder = tmp_path / "thumos"
+    thumos_texts(folder / "annotation")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "first_val.txt").write_text("Dear user,\n")
+    _, told = init_dataset(folder)
+    assert any("All classes are of THUMOS14" in sentence for sentence in told)
+    card = open_dataset(str(folder)).card
+    assert (card.annotations, card.protocol) == ("annotation", "thumos14")
+    assert card.splits == {"training": "validation", "validation": "test"}
+    (folder / "dataset.toml").unlink()
+    init_dataset(folder, protocol="activitynet")
+    assert open_dataset(str(folder)).protocol == "activitynet"
+    (folder / "dataset.toml").unlink()
+    thumos_texts(folder / "more")
+    with one_sentence(folder, "annotation, more", "--annotations", "tspbench data import"):
+        init_dataset(folder)
+    (folder / "more" / "BaseballPitch_val.txt").write_text("video 1\n")
+    (folder / "annotation").rename(tmp_path / "annotation")
+    with one_sentence("BaseballPitch_val.txt, line 1"):
+        init_dataset(folder)
+
+
+def test_of_a_single_video_none_is_for_validation(tmp_path):
+    folder = folder_of(tmp_path, videos=("a",))
+    _, told = init_dataset(folder)
+    assert any("no subset for validation" in sentence for sentence in told)
+    assert not any("quarter" in sentence for sentence in told)
 
 
 def test_a_card_stays(tmp_path):
