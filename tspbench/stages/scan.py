@@ -14,8 +14,9 @@ from typing import Final
 
 from tspbench.errors import UserError
 from tspbench.processes import deaf_to_interrupts
-from tspbench.progress import Advance
-from tspbench.storage.manifest import Journal, Manifest, ScannedVideo, file_stamp, read_manifest, write_manifest
+from tspbench.progress import Advance, say
+from tspbench.storage.json_files import read_json
+from tspbench.storage.manifest import FORMAT, Journal, Manifest, ScannedVideo, file_stamp, read_manifest, write_manifest
 from tspbench.storage.video import Problem, VideoError, silence_decoders
 from tspbench.storage.video_check import VideoFacts, check_video
 
@@ -54,12 +55,11 @@ def scan(
         check: what examines a file; a function of a module, because processes are told its name.
 
     Raises:
-        UserError: the manifest cannot be written, what is in its place is none, or a file's name is not UTF-8.
+        UserError: the manifest cannot be written, another file is in its place, or a file's name is not UTF-8.
     """
     folder = _folder(videos)
     journal = Journal(manifest_path.with_name(f"{manifest_path.name}.journal"))
-    known = dict(read_manifest(manifest_path).videos) if manifest_path.is_file() else {}
-    known |= journal.read()
+    known = _known(manifest_path) | journal.read()
     stamps = {name: _stamp(path, folder) for name, path in videos.items()}
     found = {name: known[name] for name, stamp in stamps.items() if name in known and _still_holds(known[name], stamp)}
     advance(len(found), len(videos))
@@ -79,21 +79,49 @@ def summary(manifest: Manifest) -> list[str]:
     """Say in sentences what a manifest holds, the first quarantined videos with their reasons."""
     readable = [video.facts for video in manifest.videos.values() if video.facts]
     hours = sum(facts.duration_seconds for facts in readable) / 3600
-    lines = [f"{len(readable)} of {len(manifest.videos)} videos can be used: {hours:.2f} hours."]
+    videos = "video" if len(manifest.videos) == 1 else "videos"
+    lines = [f"{len(readable)} of {len(manifest.videos)} {videos} can be used: {hours:.2f} hours."]
     variable = sum(not facts.constant_rate for facts in readable)
     turned = sum(facts.rotation != 0 for facts in readable)
     if variable:
-        lines.append(f"{variable} of them have a variable frame rate: clips are cut by time.")
+        lines.append(
+            f"{variable} of them {'has' if variable == 1 else 'have'} a variable frame rate: clips are cut by time."
+        )
     if turned:
-        lines.append(f"{turned} of them are stored on their side: frames are turned upright.")
+        are = "is stored on its" if turned == 1 else "are stored on their"
+        lines.append(f"{turned} of them {are} side: frames are turned upright.")
     if manifest.quarantined:
         kinds = Counter(video.problem.value for video in manifest.videos.values() if video.problem)
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        lines.append(f"{len(manifest.quarantined)} are quarantined: {counts}.")
+        are = "is" if len(manifest.quarantined) == 1 else "are"
+        lines.append(f"{len(manifest.quarantined)} {are} quarantined: {counts}.")
         lines += [f"{name}: {reason}" for name, reason in list(manifest.quarantined.items())[:NAMED]]
         if len(manifest.quarantined) > NAMED:
             lines.append(f"… and {len(manifest.quarantined) - NAMED} more, each with its reason in the manifest.")
     return lines
+
+
+def _known(manifest_path: Path) -> dict[str, ScannedVideo]:
+    """Return what the last scan found; nothing, said aloud, where its manifest is damaged or was changed by hand.
+
+    Raises:
+        UserError: the file is no manifest, but somebody's.
+    """
+    if not manifest_path.is_file():
+        return {}
+    try:
+        return dict(read_manifest(manifest_path).videos)
+    except UserError:
+        try:
+            content = read_json(manifest_path, "manifest")
+        except UserError:  # a manifest that breaks off is no JSON
+            content = {"format": FORMAT}
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise UserError(
+                f"{manifest_path} is not a manifest: move it away, because the scan writes its own there."
+            ) from None
+    say(f"{manifest_path} is damaged or was changed by hand: it is made anew.")
+    return {}
 
 
 def _folder(videos: Mapping[str, Path]) -> Path:

@@ -322,11 +322,41 @@ def test_a_failure_of_the_caller_ends_the_workers(tmp_path):
     assert len(examined(tmp_path)) <= 6 + 2  # those in work at the time
 
 
-def test_what_is_no_manifest_is_not_overwritten(tmp_path):
-    (tmp_path / MANIFEST).write_text("{}")
+def break_off(text):
+    return text[: len(text) // 2]
+
+
+def release(text):
+    return text.replace('"empty"', '"crashed"')
+
+
+def misspell(text):
+    return text.replace('"bytes"', '"byte"')
+
+
+@pytest.mark.parametrize("change", [break_off, release, misspell, lambda _: ""])
+def test_a_damaged_manifest_is_made_anew(tmp_path, capsys, change):
+    videos = files(tmp_path, "a", "b")
+    (tmp_path / "a.mp4").write_text("")
+    whole = scan(videos, tmp_path / MANIFEST, workers=1, advance=silent)
+    assert str(whole.videos["a"].problem) == "empty"
+    assert not capsys.readouterr().err
+    text = (tmp_path / MANIFEST).read_text()
+    (tmp_path / MANIFEST).write_text(change(text))
+    with pytest.raises(UserError):
+        read_manifest(tmp_path / MANIFEST)
+    assert scan(videos, tmp_path / MANIFEST, workers=1, advance=silent) == whole
+    assert read_manifest(tmp_path / MANIFEST) == whole
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path / MANIFEST} is damaged or was changed by hand: it is made anew.\n"
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"format": "mine"}'])
+def test_what_is_no_manifest_is_not_overwritten(tmp_path, content):
+    (tmp_path / MANIFEST).write_text(content)
     with one_sentence(tmp_path / MANIFEST, "is not a manifest"):
         scan(files(tmp_path, "a"), tmp_path / MANIFEST, workers=1, advance=silent, check=note)
-    assert (tmp_path / MANIFEST).read_text() == "{}"
+    assert (tmp_path / MANIFEST).read_text() == content
 
 
 def test_a_name_that_cannot_be_written_down_is_one_sentence(tmp_path):
@@ -352,7 +382,7 @@ def test_the_summary_counts_and_names():
     assert summary(Manifest(Path("/videos"), {video.name: video for video in videos})) == [
         "3 of 9 videos can be used: 1.00 hours.",  # 60 + 3480 + 60 s
         "2 of them have a variable frame rate: clips are cut by time.",
-        "1 of them are stored on their side: frames are turned upright.",
+        "1 of them is stored on its side: frames are turned upright.",
         "6 are quarantined: 4 truncated, 2 empty.",
         "b0: b0.mp4 is empty.",
         "b1: b1.mp4 is empty.",
@@ -362,3 +392,13 @@ def test_the_summary_counts_and_names():
         "… and 1 more, each with its reason in the manifest.",
     ]
     assert module.NAMED == 5
+
+
+def test_one_video_is_no_videos():
+    bad = ScannedVideo("b", "b.mp4", 1, 1, problem=Problem.EMPTY, reason="b.mp4 is empty.")
+    good = ScannedVideo("g", "g.mp4", 1, 1, replace(FACTS, constant_rate=False))
+    assert summary(Manifest(Path("/videos"), {"b": bad}))[:2] == [
+        "0 of 1 video can be used: 0.00 hours.",
+        "1 is quarantined: 1 empty.",
+    ]
+    assert summary(Manifest(Path("/videos"), {"g": good}))[1].startswith("1 of them has a variable frame rate")
