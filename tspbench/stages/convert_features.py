@@ -11,7 +11,7 @@ from tspbench.progress import Advance
 from tspbench.storage.feature_folders import FeatureFolder, Layout, npy_files, write_npy
 from tspbench.storage.features import FORMAT, FeatureFiles, Rows, write_entries
 from tspbench.storage.row_clips import RowClips, read_row_clips
-from tspbench.video_names import PREFIX, other_name
+from tspbench.video_names import PREFIX, known_name, other_name
 
 Format = Literal["tspbench", "tsp", "npy"]
 FORMATS: Final[dict[Format, str]] = {
@@ -35,7 +35,7 @@ class Conversion:
 
     Args:
         to: key of `FORMATS`.
-        layout: which axis of the folder's files is time, be it source or target.
+        layout: which axis of the folder's files is time, be it source or target; None where there is no folder.
         prefixed: whether the names to write begin with ``v_``; None: as they are.
         row_seconds: what the user says the starts of two rows lie apart (16/15 s: TSP's features of ActivityNet).
         clip_frames: what the user says a row is, see `RowClips`; all three or none.
@@ -63,15 +63,16 @@ def convert_features(
         source: H5 files that are one set, or one folder of .npy files.
         out: the H5 file or the folder to write.
         how: see `Conversion`.
-        durations: video, with the prefix ``v_`` or without → its length in seconds, if it is known.
+        durations: video of the data set, with the prefix ``v_`` or without → its length in seconds, if it is known;
+            empty: there is no data set to compare with.
         advance: told how many videos are done.
 
     Returns:
         Sentences to say aloud.
 
     Raises:
-        UserError: a source that cannot be read or does not fit the settings, a value that is not finite, rows that do
-            not fit the lengths of the videos, or a target that cannot be written.
+        UserError: a source that cannot be read, does not fit the settings or holds no video of the data set, a value
+            that is not finite, rows that do not fit the lengths of the videos, or a target that cannot be written.
     """
     features = _open(source, how)
     if out.resolve() in {path.resolve() for path in source}:
@@ -110,6 +111,11 @@ def _open(source: Sequence[Path], how: Conversion) -> FeatureFiles | FeatureFold
     files = FeatureFiles(source)
     if files.is_vectors():
         raise UserError(f"{source[0]} holds one vector a video, not rows along time; give a file of (T, C) features.")
+    if how.to != "npy" and how.layout is not None:
+        raise UserError(
+            f"{source[0]}: --layout is for .npy files, and from H5 to H5 there are none; leave it out, or give "
+            "--format npy."
+        )
     return files
 
 
@@ -184,6 +190,11 @@ def _check_lengths(
     clips: RowClips | None,
 ) -> list[str]:
     """Check the number of rows against the lengths of the videos; return sentences to say aloud."""
+    if durations and not any(known_name(video, durations) for video in features.videos):
+        raise UserError(
+            f"{where}: expected videos of the data set, such as {next(iter(durations))!r}, found none of them but "
+            f"{min(features.videos, default='none')!r} and others; name the data set that these features are of."
+        )
     lengths = {video: durations.get(video) or durations.get(other_name(video)) for video in sorted(features.videos)}
     known = {video: seconds for video, seconds in lengths.items() if seconds}
     sentences = []

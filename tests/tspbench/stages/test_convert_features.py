@@ -20,8 +20,10 @@ MEANING = RowMeaning("tiny", "w", clip_frames=16, stride_frames=16, frame_rate=1
 COUNTS = {"v_a": 15, "v_b": 30, "c": 45}  # rows of 16/15 s: 16, 32 and 48 s
 SECONDS = {"a": 16.0, "v_b": 32.0, "c": 48.5}
 NPY = Conversion("npy", layout="time-first")
-TSP = Conversion("tsp", layout="time-first")
-OURS = Conversion("tspbench", layout="time-first")
+TSP = Conversion("tsp")
+OURS = Conversion("tspbench")
+NPY_TO_TSP = Conversion("tsp", layout="time-first")
+NPY_TO_OURS = Conversion("tspbench", layout="time-first")
 
 
 def arrays(counts=COUNTS, width=6):
@@ -139,6 +141,17 @@ def test_lengths_are_found_by_either_name(tmp_path):
     assert "no length is known of 1 of 3 videos (such as 'c')" in sentence
 
 
+def test_no_video_of_the_data_set_is_an_error(tmp_path):
+    source = plain(tmp_path / "f.h5")
+    with one_sentence(source, "such as 'x', found none of them but 'c' and others", "name the data set"):
+        convert_features([source], tmp_path / "o.h5", TSP, {"x": None, "y": 3.0}, silent)
+    assert names(tmp_path) == ["f.h5"]
+    (sentence,) = convert_features([source], tmp_path / "o.h5", TSP, {}, silent)
+    assert "no length is known of 3 of 3 videos" in sentence
+    (sentence,) = convert_features([source], tmp_path / "o.h5", TSP, {"b": None}, silent)
+    assert "no length is known of 3 of 3 videos" in sentence
+
+
 # 100 videos of 10 to 109 rows, each 2 s.
 
 
@@ -152,7 +165,7 @@ def many(tmp_path, change=None, by=1.0):
 
 def test_one_wrong_length_in_a_hundred_is_said(tmp_path):
     source, seconds = many(tmp_path, ["x040"], by=1.5)
-    (sentence,) = convert_features([source], tmp_path / "o.h5", TSP, seconds, silent)
+    (sentence,) = convert_features([source], tmp_path / "o.h5", NPY_TO_TSP, seconds, silent)
     assert (
         "a row each 2 s, found otherwise in 1 of 100 videos, such as 50 rows of 'x040' instead of about 75" in sentence
     )
@@ -162,14 +175,14 @@ def test_one_wrong_length_in_a_hundred_is_said(tmp_path):
 def test_two_wrong_lengths_in_a_hundred_are_one_sentence(tmp_path):
     source, seconds = many(tmp_path, ["x040", "x060"], by=1.5)
     with one_sentence(source, "a row each 2 s", "2 of 100 videos", "'x040'", "correct the layout"):
-        convert_features([source], tmp_path / "o.h5", TSP, seconds, silent)
+        convert_features([source], tmp_path / "o.h5", NPY_TO_TSP, seconds, silent)
     assert names(tmp_path) == ["npy"]
 
 
 @pytest.mark.parametrize(("row_seconds", "fits"), [(2.0, True), (2.15, True), (1.8, False), (2.3, False), (1.0, False)])
 def test_a_stated_distance_is_compared(tmp_path, row_seconds, fits):
     source, seconds = many(tmp_path)
-    how = replace(TSP, row_seconds=row_seconds)
+    how = replace(NPY_TO_TSP, row_seconds=row_seconds)
     if fits:
         assert convert_features([source], tmp_path / "o.h5", how, seconds, silent) == []
         return
@@ -183,7 +196,7 @@ def test_clips_longer_than_their_stride_leave_rows_out(tmp_path):
     seconds = {"a": 10.0, "b": 60.0, "c": 60.0}
     how = Conversion("tspbench", "time-first", clip_frames=64, stride_frames=8, frame_rate=25.0)
     assert convert_features([source], tmp_path / "o.h5", how, seconds, silent) == []
-    assert convert_features([source], tmp_path / "o.h5", OURS, seconds, silent) == []
+    assert convert_features([source], tmp_path / "o.h5", NPY_TO_OURS, seconds, silent) == []
     with one_sentence(source, "3 of 3 videos", "24 rows of 'a' instead of about 47"):
         convert_features([source], tmp_path / "o.h5", replace(how, stride_frames=4), seconds, silent)
 
@@ -191,11 +204,11 @@ def test_clips_longer_than_their_stride_leave_rows_out(tmp_path):
 def test_rescaled_features_have_no_distance(tmp_path):
     source = folder_of(tmp_path / "npy", **arrays({"a": 100, "b": 100}))
     seconds = {"a": 30.0, "b": 60.0}
-    (sentence,) = convert_features([source], tmp_path / "o.h5", TSP, seconds, silent)
+    (sentence,) = convert_features([source], tmp_path / "o.h5", NPY_TO_TSP, seconds, silent)
     assert "all videos have 100 rows, whatever their length" in sentence
-    assert convert_features([source], tmp_path / "o.h5", TSP, {"a": 50.0, "b": 51.0}, silent) == []
+    assert convert_features([source], tmp_path / "o.h5", NPY_TO_TSP, {"a": 50.0, "b": 51.0}, silent) == []
     with one_sentence(source, "2 of 2 videos"):
-        convert_features([source], tmp_path / "o.h5", replace(TSP, row_seconds=16 / 15), seconds, silent)
+        convert_features([source], tmp_path / "o.h5", replace(NPY_TO_TSP, row_seconds=16 / 15), seconds, silent)
 
 
 @pytest.mark.parametrize(
@@ -208,11 +221,16 @@ def test_rescaled_features_have_no_distance(tmp_path):
         ),
         (lambda folder: [ours(folder / "f.h5")], Conversion("npy"), ["f.h5", "--layout"]),
         (lambda folder: [folder_of(folder / "npy", a=rows())], NPY, ["converted alone, and to an H5 file"]),
-        (lambda folder: [folder_of(folder / "npy", a=rows()), ours(folder / "f.h5")], TSP, ["converted alone"]),
-        (lambda folder: [folder_of(folder / "npy", a=rows()) / "a.npy"], TSP, ["one .npy file; give its folder"]),
+        (lambda folder: [folder_of(folder / "npy", a=rows()), ours(folder / "f.h5")], NPY_TO_TSP, ["converted alone"]),
+        (
+            lambda folder: [folder_of(folder / "npy", a=rows()) / "a.npy"],
+            NPY_TO_TSP,
+            ["one .npy file; give its folder"],
+        ),
         (lambda folder: [folder / "none.h5"], TSP, ["none.h5 does not exist"]),
         (lambda folder: [folder / "gvf.h5"], TSP, ["gvf.h5", "one vector a video"]),
         (lambda folder: [folder / "o.h5"], TSP, ["is what is read"]),
+        (lambda folder: [folder / "o.h5"], NPY_TO_TSP, ["o.h5", "--layout is for .npy files", "--format npy"]),
     ],
 )
 def test_a_source_that_does_not_fit_is_one_sentence(tmp_path, make, how, parts):
@@ -252,10 +270,10 @@ def test_an_interrupted_folder_goes_on(tmp_path):
 def test_an_interrupted_file_leaves_nothing(tmp_path):
     source = folder_of(tmp_path / "npy", **arrays())
     with pytest.raises(Killed):
-        convert_features([source], tmp_path / "o.h5", TSP, {}, kill_after(2))
+        convert_features([source], tmp_path / "o.h5", NPY_TO_TSP, {}, kill_after(2))
     folder_of(source, z=np.full((4, 6), np.nan))
     with one_sentence(source / "z.npy", "NaN"):
-        convert_features([source], tmp_path / "o.h5", TSP, {}, silent)
+        convert_features([source], tmp_path / "o.h5", NPY_TO_TSP, {}, silent)
     assert names(tmp_path) == ["npy"]
 
 
