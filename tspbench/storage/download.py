@@ -91,8 +91,10 @@ def fetch(entry: Entry, report: Advance, timeout_seconds: float = TIMEOUT_SECOND
 
 
 def _problem(entry: Entry, path: Path) -> str | None:
-    """Return what about a file is not as the catalog has it."""
+    """Return what about a file is not as the catalog has it; one without content is wrong, whatever is known of it."""
     size = path.stat().st_size
+    if path.is_file() and not size:
+        return "is empty"
     if entry.bytes is not None and size != entry.bytes:
         return f"has {size} bytes instead of {entry.bytes}"
     if entry.sha256 is None:

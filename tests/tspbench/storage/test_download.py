@@ -549,3 +549,17 @@ def test_a_file_system_without_locks_is_written_to(entry, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert fetch(entry, silent).read_bytes() == CONTENT
+
+
+def test_an_empty_file_is_refused_whatever_is_known_of_it(entry, site):
+    unknown = replace(entry, sha256=None)
+    site.content = b""
+    with one_sentence(entry.address, "what came is empty, and was removed"):
+        fetch(unknown, silent)
+    assert names(entry.path.parent) == []
+    entry.path.touch()
+    with one_sentence(entry.path, "is empty, so it is not file as released", "move it away"):
+        fetch(unknown, silent)
+    assert entry.path.exists()
+    entry.path.write_bytes(b"x")
+    assert fetch(unknown, silent) == entry.path
