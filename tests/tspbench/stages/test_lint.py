@@ -491,9 +491,9 @@ def test_a_leading_v_does_not_count(tmp_path):
 def test_actions_after_the_end_are_not_short(tmp_path):
     """Of 15 actions three lie after the end; of 18 three last half a second."""
     database = clean()
-    add("clip0", *(action(30 + k, 31.5 + k, "Run") for k in range(0, 6, 2)))(database)
+    add("clip0", action(30, 30.5, "Run"), action(32, 33.5, "Run"), action(34, 36, "Run"))(database)
     (sentence,) = (sentence for _, _, sentence in found(tmp_path, database))
-    assert sentence.startswith("3 actions after the end of the video, by up to 11.5 s")
+    assert sentence.startswith("3 actions after the end of the video, by up to 12.0 s")
     (tmp_path / "again").mkdir()
     add("clip1", *(action(15 + k, 15.5 + k, "Run") for k in range(3)))(database)
     told = [sentence for _, _, sentence in found(tmp_path / "again", database)]
