@@ -298,11 +298,11 @@ def test_a_trial_on_activitynet_says_so(activitynet):
     result = recipe("activitynet-tal", "out", "tal", "gtad", "trial.training=4", "trial.validation=3")
     assert result.exit_code == 0, result.stderr
     text, found, published = table("out")
-    assert "videos: a trial: 4 for training, 3 for validation" in text
+    assert "videos: a trial: 4 of 7 for training, 3 of 5 for validation" in text
     assert "|videos:3|segments:3|" in text
     assert (
-        "TSP on ActivityNet: no differences, because the run is a trial on part of the data (a trial: 4 for training, "
-        "3 for validation)."
+        "TSP on ActivityNet: no differences, because the run is a trial on part of the data (a trial: 4 of 7 for "
+        "training, 3 of 5 for validation)."
     ) in text
     assert published["TSP on ActivityNet: difference"] == ["—"] * 4
     assert published["TSP on ActivityNet: measured"] == found["TSP on ActivityNet"][:4]

@@ -1,13 +1,15 @@
 """What a recipe would do on this machine: what is there, what is missing and how to get it, what it will cost."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from tspbench.datasets import BENCHMARKS, DATASETS
+from tspbench.datasets import BENCHMARKS, DATASETS, Dataset
 from tspbench.datasets.inventory import dropped, inventory
 from tspbench.errors import UserError
 from tspbench.estimate import GIB, costs
@@ -17,7 +19,7 @@ from tspbench.sources import TOLD, Sources
 from tspbench.storage.catalog import find
 from tspbench.storage.features import FeatureFiles
 
-PROBED: Final = "From a step measured on this machine just now; captioners and refiners are not measured."
+PROBED: Final = "From a step measured on this machine just now; captioners and refiners are not measured (?)."
 
 
 def check(recipe: Recipe, out: Path, device: str) -> bool:
@@ -28,7 +30,7 @@ def check(recipe: Recipe, out: Path, device: str) -> bool:
     for heading, found in (
         ("Data", _data(recipe, sources)),
         ("Rows", _rows(recipe, sources)),
-        ("Files", _files(recipe)),
+        ("Files", _files(recipe, sources)),
     ):
         lines = list(found)
         if lines:
@@ -58,13 +60,8 @@ def _data(recipe: Recipe, sources: Sources) -> Iterator[tuple[bool, str]]:
             continue
         dataset = sources.dataset(key)
         yield True, f"{key}: {dataset.name}, in {dataset.folder}"
-        try:
-            there = dataset.video_files()
-        except UserError:
-            there = {}
-        if there and dataset.card.annotations is not None:
-            for split in inventory(dataset, there, "videos"):
-                yield True, f"  {split.told()}"
+        with suppress(UserError):  # a row that needs the videos says what is wrong with them
+            yield from _splits(dataset, dataset.split_videos(), "videos")
         if source in BENCHMARKS:
             for sentence in BENCHMARKS[source].known:
                 yield True, f"  {sentence}"
@@ -80,24 +77,30 @@ def _rows(recipe: Recipe, sources: Sources) -> Iterator[tuple[bool, str]]:
             continue
         yield True, f"{row.name}: {TOLD[source.how]}"
         if source.files and not sources.dataset_problem(recipe.target):
-            dataset = sources.dataset(recipe.target)
-            if dataset.card.annotations is not None:
-                there = FeatureFiles(source.files).videos
-                for split in inventory(dataset, there, "features"):
-                    yield True, f"  {split.told()}"
-                if others := dropped(dataset, there):
-                    yield True, f"  {len(others):,} more videos are in no split (first: {others[0]}) and not looked at."
+            try:
+                yield from _splits(sources.dataset(recipe.target), FeatureFiles(source.files).videos, "features")
+            except UserError as error:
+                yield False, str(error)
 
 
-def _files(recipe: Recipe) -> Iterator[tuple[bool, str]]:
-    wanted = [("class scores", recipe.class_scores), *(("proposals", name) for name in recipe.proposals)]
-    for what, name in wanted:
-        if name is None:
-            continue
-        try:
+def _splits(dataset: Dataset, there: Collection[str], what: str) -> Iterator[tuple[bool, str]]:
+    if dataset.card.annotations is None:
+        return
+    for split in inventory(dataset, there, what):
+        yield True, f"  {split.told()}"
+    if others := dropped(dataset, there):
+        yield True, f"  {len(others):,} more videos are in no split (first: {others[0]}) and not looked at."
+
+
+def _files(recipe: Recipe, sources: Sources) -> Iterator[tuple[bool, str]]:
+    """Say which of the other files are there; what else is missing is what rows and data have not said."""
+    for what, name in sources.needs():
+        with suppress(UserError):
             yield True, f"{what}: {find(name)}"
-        except UserError as error:
-            yield False, f"{what}: {error}"
+    target, rows = sources.dataset_problem(recipe.target), [f"{row.name}: something" for row in recipe.rows]
+    for problem in sources.problems():
+        if problem != target and not problem.startswith(tuple(rows)):
+            yield False, problem
 
 
 def _stages(recipe: Recipe, sources: Sources, out: Path) -> Table:
@@ -122,7 +125,8 @@ def _costs(recipe: Recipe, sources: Sources, device: str) -> Table:
             _rounded(cost.disk_bytes / GIB),
             _rounded(cost.memory_bytes / GIB),
         )
-    hours, disk = sum(cost.hours for cost in found), sum(cost.disk_bytes for cost in found)
+    hours = sum(cost.hours for cost in found if not math.isnan(cost.hours))
+    disk = sum(cost.disk_bytes for cost in found)
     memory = max((cost.memory_bytes for cost in found), default=0.0)
     table.add_section()
     table.add_row("all", "", _rounded(hours), _rounded(disk / GIB), _rounded(memory / GIB))
@@ -130,5 +134,7 @@ def _costs(recipe: Recipe, sources: Sources, device: str) -> Table:
 
 
 def _rounded(value: float) -> str:
-    """Return two digits: an estimate is no more exact than that."""
+    """Return two digits: an estimate is no more exact than that; "?" for what was not measured."""
+    if math.isnan(value):
+        return "?"
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -125,7 +125,9 @@ def lint_data(dataset: str, clip_seconds: float) -> bool:
     from tspbench.stages.lint import kept_report, lint
 
     opened = _opened(dataset)
-    durations = opened.lengths()
+    durations: dict[str, float] = {}
+    with suppress(UserError):  # what is wrong with the manifest is a finding
+        durations = opened.lengths()
     findings = lint(opened, durations, clip_seconds)
     for finding in findings:
         print(f"{finding.severity}: {finding.where}: {finding.sentence}")
@@ -157,7 +159,8 @@ def convert(
 
     durations: dict[str, float | None] = {}
     if dataset is not None:
-        durations = {video.name: video.duration_seconds for video in _opened(dataset).read().videos}
+        opened = _opened(dataset)
+        durations = {video.name: video.duration_seconds for video in opened.read().videos} | opened.lengths()
     clip_frames, stride_frames, frame_rate = row
     how = Conversion(
         to=_literal(to),

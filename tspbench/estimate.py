@@ -1,5 +1,6 @@
 """What a recipe will cost on this machine: clips, disk, memory and hours, from a short measured probe."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from tspbench.datasets import BENCHMARKS, DATASETS
 from tspbench.datasets.synthetic import FRAME_RATE, TRIMMED_FRAMES, VIDEO_FRAMES, SyntheticSettings
 from tspbench.encoders import ENCODERS
 from tspbench.errors import UserError
+from tspbench.fit import FitSettings
 from tspbench.plan import features_folder, planned_stages
 from tspbench.pretraining import METHODS
 from tspbench.probe import encoder_cost, frame_seconds, localizer_cost
-from tspbench.recipe import Recipe
+from tspbench.recipe import KINETICS, Recipe
 from tspbench.sources import Sources
 
 ROLES: Final = ("training", "validation")
@@ -69,9 +71,11 @@ def costs(recipe: Recipe, sources: Sources, device: str) -> list[Cost]:
     for key, size in sizes.items():
         for name in names:
             kind = sources.encoder(name)
-            known = name in (*recipe.pretrain, *recipe.released) or name in ("random", "kinetics")
-            if known and features_folder(recipe, name, key) in extracted:
-                extracted.discard(features_folder(recipe, name, key))
+            if sources.weights(name).ways and name not in (*recipe.pretrain, *recipe.released, KINETICS):
+                continue  # a file that is not there has no folder either
+            folder = features_folder(recipe, name, key)
+            if folder in extracted:
+                extracted.discard(folder)
                 found.append(_extraction(recipe, f"extract {name}", kind, size, device))
     return found + _localizers(recipe, sizes[recipe.target], device)
 
@@ -88,14 +92,15 @@ def set_size(recipe: Recipe, sources: Sources, key: str) -> SetSize:
     benchmark = source if source in BENCHMARKS else dataset.card.benchmark if dataset else None
     if benchmark is not None:
         splits = BENCHMARKS[benchmark].splits
+        taken = {
+            role: min(1.0, count / splits[role].videos) for role, count in (dataset.trial if dataset else {}).items()
+        }
+        share = {role: taken.get(role, 1.0) for role in ROLES}
         return SetSize(
-            {
-                role: recipe.trial.get(role, split.videos) if key == recipe.target else split.videos  # type: ignore[call-overload]
-                for role, split in splits.items()
-            },
-            {role: float(split.seconds) for role, split in splits.items()},
-            {role: split.kept[0] if split.kept else 0 for role, split in splits.items()},
-            {role: split.kept[1] if split.kept else 0 for role, split in splits.items()},
+            {role: round(share[role] * split.videos) for role, split in splits.items()},
+            {role: share[role] * split.seconds for role, split in splits.items()},
+            {role: round(share[role] * (split.kept or (0, 0))[0]) for role, split in splits.items()},
+            {role: round(share[role] * (split.kept or (0, 0))[1]) for role, split in splits.items()},
         )
     none = dict.fromkeys(ROLES, 0)
     if dataset is None or dataset.card.annotations is None:
@@ -164,7 +169,7 @@ def _extraction(recipe: Recipe, what: str, kind: str, size: SetSize, device: str
         f"{clips:,} clips",
         _seconds(clips, cost.forward_seconds, frame_seconds(kind) * stride, device) / HOUR,
         disk_bytes=4.0 * clips * ENCODERS[kind].feature_dim,
-        memory_bytes=cost.fixed_bytes / 4,
+        memory_bytes=cost.fixed_bytes / 4 + recipe.extract.batch_size * cost.forward_bytes,
     )
 
 
@@ -172,6 +177,7 @@ def _localizers(recipe: Recipe, size: SetSize, device: str) -> list[Cost]:
     found = []
     for task, settings in recipe.tasks.localizers.items():
         if settings.name not in LOCALIZERS:
+            found.append(_unmeasured(recipe, task, settings.name, settings.fit, size))
             continue
         cost = localizer_cost(settings, ENCODERS[recipe.encoder].feature_dim, device)
         row = settings.fit.epochs * size.videos["training"] * cost.train_seconds
@@ -184,7 +190,15 @@ def _localizers(recipe: Recipe, size: SetSize, device: str) -> list[Cost]:
                 memory_bytes=cost.fixed_bytes + settings.fit.batch_size * cost.train_bytes,
             )
         )
+    captioner = recipe.tasks.captioning
+    if captioner is not None:
+        found.append(_unmeasured(recipe, "captioning", captioner.name, captioner.fit, size))
     return found
+
+
+def _unmeasured(recipe: Recipe, task: str, name: str, fit: FitSettings, size: SetSize) -> Cost:
+    amount = f"{size.videos['training']:,} videos, {fit.epochs} epochs"
+    return Cost(f"{task}: {name}, {len(recipe.rows)} rows", amount, math.nan)
 
 
 def _seconds(clips: int, computing: float, decoding: float, device: str) -> float:

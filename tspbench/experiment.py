@@ -78,7 +78,8 @@ class Experiment:
         ]
         if self.recipe.tasks.captioning is not None:
             target, seed = self.dataset(self.recipe.target), self.recipe.seed
-            tasks.append(Captioning(target, self.recipe.tasks.captioning, None, seed, self.device, self.out))
+            sound = None if self.recipe.sound is None else find(self.recipe.sound)
+            tasks.append(Captioning(target, self.recipe.tasks.captioning, sound, seed, self.device, self.out))
         rows = {row.name: list(self.features(row.features)) for row in self.recipe.rows}
         published = {row.name: row.published for row in self.recipe.rows}
         notes = [*self.recipe.notes, *self._told_sources(), *self._told_videos(rows)]
@@ -87,12 +88,8 @@ class Experiment:
 
     def _check_sources(self) -> None:
         """Refuse to begin what cannot be finished."""
-        problems = [problem] if (problem := self.sources.dataset_problem(self.recipe.target)) else []
-        for row in self.recipe.rows:
-            if ways := self.sources.features(row.features).ways:
-                problems.append(f"{row.name}: something is missing: {'; or '.join(ways)}.")
-        if problems:
-            more = f" ({len(problems) - 1} more: `tspbench check {self.recipe.name}`.)" if len(problems) > 1 else ""
+        if problems := self.sources.problems():
+            more = f" ({len(problems) - 1} more: `tspbench check` lists them.)" if len(problems) > 1 else ""
             raise UserError(f"{problems[0]}{more}")
 
     def _told_sources(self) -> list[str]:
@@ -139,17 +136,22 @@ class Experiment:
         folder = self.out / "pretrain" / name
         dataset = self.dataset(stage.data)
         kind = self.sources.encoder(name)
-        encoder, weights = self._encoder(stage.init, kind)
         gvf_files = self._gvf_files(stage) if stage.needs_gvf() else ()
         inputs = {
             **_ground_truth_hashes(dataset),
-            "videos": hash_videos(dataset.video_files()),
-            "initial encoder": weights,
+            "videos": hash_videos(dataset.split_videos()),
+            "initial encoder": self._weights(stage.init, kind),
             **({"global features": hash_data([hash_file(path) for path in gvf_files])} if gvf_files else {}),
         }
-        settings = {**stage.model_dump(mode="json"), "encoder": kind, "seed": self.recipe.seed}
+        # What is an input counts by its content, and who prepares the batches does not count at all.
+        own = stage.model_dump(
+            mode="json", exclude={"data": True, "init": True, "gvf_features": True, "fit": {"workers"}}
+        )
+        splits, protocol = dict(dataset.card.splits), dataset.protocol
+        settings = {**own, "encoder": kind, "seed": self.recipe.seed, "splits": splits, "protocol": protocol}
 
         def work(key: str) -> Mapping[str, object]:
+            encoder = self._encoder(stage.init, kind)
             gvf = global_features(gvf_files, stage.gvf) if gvf_files else None
             lesson = prepare_lesson(dataset, encoder.preprocessing.clip_seconds, stage, gvf)
             with progress(f"pretrain {name}") as advance:
@@ -183,28 +185,32 @@ class Experiment:
             return self.features(stage.init)
         return [self._extracted(stage.init, self.recipe.target if shared else stage.data)]
 
-    def _encoder(self, name: str, kind: str) -> tuple[AnyEncoder, str]:
-        """Return an encoder of a kind and what identifies its weights."""
+    def _weights(self, name: str, kind: str) -> str:
+        """Return what identifies the weights of an encoder of a kind; those that are trained here are made first."""
+        source = self.sources.weights(name)
+        if source.how in ("random", "torchvision"):
+            return f"random, seed {self.recipe.seed}" if source.how == "random" else f"torchvision's of {kind}"
+        return hash_file(source.files[0] if source.files else self.checkpoint(name))
+
+    def _encoder(self, name: str, kind: str) -> AnyEncoder:
+        """Return an encoder of a kind with its weights."""
         source = self.sources.weights(name)
         if source.how == "random":
-            return new_encoder(kind, self.recipe.seed), f"random, seed {self.recipe.seed}"
+            return new_encoder(kind, self.recipe.seed)
         if source.how == "torchvision":
-            encoder, weights = load_encoder(kind, None)
-            return encoder, str(weights.card["source"])
-        path = source.files[0] if source.files else self.checkpoint(name)
-        return load_encoder(kind, path)[0], hash_file(path)
+            return load_encoder(kind, None)[0]
+        return load_encoder(kind, source.files[0] if source.files else self.checkpoint(name))[0]
 
     def _extracted(self, source: str, data: str) -> Path:
         dataset = self.dataset(data)
         folder = self.out / features_folder(self.recipe, source, data)
         kind = self.sources.encoder(source)
-        encoder, weights = self._encoder(source, kind)
-        videos = dataset.video_files()
+        weights, videos = self._weights(source, kind), dataset.split_videos()
         settings = {**self.recipe.extract.model_dump(), "encoder": kind, "device": self.device}
 
         def work(_key: str) -> Mapping[str, object]:
             how = Extraction(self.recipe.extract.stride_frames, self.recipe.extract.batch_size, self.device)
-            trained = TrainedEncoder(encoder, kind, weights)
+            trained = TrainedEncoder(self._encoder(source, kind), kind, weights)
             with progress(f"extract {folder.name}") as advance:
                 extract(trained, videos, folder / FEATURES_FILE, how, advance)
             return {"videos": len(videos)}

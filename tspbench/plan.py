@@ -9,6 +9,7 @@ from tspbench.sources import Sources
 from tspbench.stages.caption_models import PARTS
 from tspbench.stages.captioner_settings import GENERATOR, GROUND_TRUTH, CaptionerSettings
 from tspbench.stages.score import CAPTIONING
+from tspbench.storage.catalog import is_known
 from tspbench.storage.hashes import hash_file
 from tspbench.storage.runs import COMPARISON, slug
 
@@ -18,7 +19,7 @@ def features_folder(recipe: Recipe, source: str, data: str) -> str:
 
     The folder "random" alone is that of random features, not of an encoder.
     """
-    if source in (*recipe.pretrain, *recipe.released, KINETICS):
+    if source in (*recipe.pretrain, *recipe.released, KINETICS) or is_known(source):
         name = source
     else:
         name = "random-encoder" if source == RANDOM else f"{slug(Path(source).stem)}-{hash_file(Path(source))[:8]}"

@@ -35,12 +35,14 @@ class StepCost:
     Attributes:
         forward_seconds: of a prediction.
         train_seconds: of a training step, for one of its samples.
+        forward_bytes: what the hungriest layer of a prediction reads and writes.
         train_bytes: what is kept of a sample between the forward and the backward pass.
         fixed_bytes: weights, gradients and the optimizer's state.
     """
 
     forward_seconds: float
     train_seconds: float
+    forward_bytes: float
     train_bytes: float
     fixed_bytes: float
 
@@ -111,13 +113,33 @@ def _cost(model: nn.Module, forward: Callable[[], object], loss: Callable[[], Te
     if device != "cpu":  # the first pass on a GPU chooses algorithms; on a CPU it is as good as the next
         model.train()
         train()
-    forward_seconds = _seconds(predict, device)
+    with _largest(model) as largest:
+        forward_seconds = _seconds(predict, device)
     model.train()
     kept: list[float] = []
     train_seconds = _seconds(lambda: kept.append(train()), device)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     # Weights, gradients and two moments, as Adam has them; SGD has one.
-    return StepCost(forward_seconds / CLIPS, train_seconds / CLIPS, kept[0], 4.0 * weights)
+    return StepCost(
+        forward_seconds / CLIPS, train_seconds / CLIPS, max(largest, default=0) / CLIPS, kept[0], 4.0 * weights
+    )
+
+
+@contextmanager
+def _largest(model: nn.Module) -> Iterator[list[int]]:
+    """Collect how many bytes each layer reads and writes."""
+    sizes: list[int] = []
+
+    def measure(_layer: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        tensors = [value for value in (*inputs, output) if isinstance(value, Tensor)]
+        sizes.append(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+    hooks = [layer.register_forward_hook(measure) for layer in model.modules() if not list(layer.children())]
+    try:
+        yield sizes
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -102,6 +102,7 @@ class Recipe(Settings):
         features: an encoder of this recipe → H5 files with commas between them, which are taken as they are.
         extract: features of the target set.
         class_scores: file of video-level class scores, the same for every row.
+        sound: audio features for captioning, an H5 file or a folder of .npy files.
         class_scores_from: pretraining whose action head gives every video its class scores; neither: class-agnostic.
         proposals: files of proposals, for a localizer that refines those of another.
         tasks: what is trained for each task, the same for every row; the columns of the table.
@@ -123,6 +124,7 @@ class Recipe(Settings):
     features: dict[str, str] = Field(default_factory=dict)
     extract: ExtractSettings = ExtractSettings()
     class_scores: str | None = None
+    sound: str | None = None
     class_scores_from: str | None = None
     proposals: tuple[str, ...] = Field(default=(), strict=False)
     tasks: TaskSettings = TaskSettings()
@@ -215,7 +217,30 @@ def check_names(recipe: Recipe, where: str) -> None:
         for task, key in row.published.items():
             choose(f"task (published numbers of row {row.name!r} in {where})", task, ("tal", "proposals", "captioning"))
             published(key)
+    _check_brought(recipe, where)
     _check_tasks(recipe, where)
+
+
+def _check_brought(recipe: Recipe, where: str) -> None:
+    """Refuse names of features and weights that nothing uses, and weights of another encoder."""
+    inits = {stage.init: stage.encoder or recipe.encoder for stage in recipe.pretrain.values()}
+    used = [KINETICS, *recipe.pretrain, *inits, *(row.features for row in recipe.rows)]
+    for table, names in (("features", recipe.features), ("released", recipe.released)):
+        for name in names:
+            choose(f"encoder of a row ('{table}.{name}' in {where})", name, used)
+    for name, released in recipe.released.items():
+        kind = released.partition("-")[0]
+        if not Path(released).is_file():
+            choose(f"name of released weights, nor a file ('released.{name}' in {where})", kind, ENCODERS)
+        stage = recipe.pretrain.get(name)
+        wanted = (stage.encoder or recipe.encoder) if stage else inits.get(name, kind)
+        if kind in ENCODERS and kind != wanted and not Path(released).is_file():
+            raise UserError(
+                f"{where}: released.{name}: expected weights of {wanted}, found those of {kind} ({released}): give "
+                f"--set released.{name}=FILE, or =null to do without."
+            )
+    if recipe.class_scores is not None and recipe.class_scores_from is not None:
+        raise UserError(f"{where}: class_scores and class_scores_from are both given: set one of them to null.")
 
 
 def _check_tasks(recipe: Recipe, where: str) -> None:

@@ -2,11 +2,13 @@
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from tspbench.datasets import BENCHMARKS
+from tspbench.datasets import BENCHMARKS, CARD
 from tspbench.stages.pretrain import PUBLISHED_FIT
 from tspbench.stages.published import CAPTIONERS, PUBLISHED, published
+from tspbench.storage.recipes import read_toml
 
 
 def completed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,6 +18,9 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
     localizer or captioner; one that names an optimizer says everything itself.
     """
     result = copy.deepcopy(dict(content))
+    for brought in ("released", "features"):  # null takes an entry out
+        if isinstance(result.get(brought), dict):
+            result[brought] = {name: value for name, value in result[brought].items() if value is not None}
     for stage in _tables(result.get("pretrain")):
         if not _says_all(stage):
             stage["fit"] = _changed(PUBLISHED_FIT.model_dump(mode="json"), stage.get("fit", {}))
@@ -53,7 +58,10 @@ def _changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def _protocol(content: Mapping[str, Any]) -> str:
-    """Return the protocol of the benchmark that is the target; a folder of one's own is scored as ActivityNet."""
+    """Return the protocol of the target: the benchmark's, or what the card in its folder says."""
     data = content.get("data")
     target = data.get(content.get("target", "target")) if isinstance(data, dict) else None
-    return BENCHMARKS[target].protocol if target in BENCHMARKS else "activitynet"
+    if target in BENCHMARKS:
+        return BENCHMARKS[target].protocol
+    card = Path(str(target)) / CARD
+    return str(read_toml(card).get("protocol", "activitynet")) if card.is_file() else "activitynet"

@@ -1,6 +1,6 @@
 """Published numbers beside measured ones, and why a difference is not told."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ from evaluation.protocols import PROTOCOLS, Protocol
 from evaluation.video_sets import VIDEO_SETS
 from tspbench.storage.published_numbers import PublishedCell, PublishedRow, published
 from tspbench.storage.records import Record
-from tspbench.storage.runs import TRIAL, Row, TaskTable
+from tspbench.storage.runs import AS_PUBLISHED, SETTINGS, TRIAL, Row, TaskTable
 
 UNFINISHED: Final = "—"
 HEADING: Final = "Published numbers beside measured ones"
@@ -33,7 +33,12 @@ class PublishedTable:
 def stated_rows(table: TaskTable) -> list[tuple[Row, PublishedRow]]:
     """Return the rows of a table that have published numbers, with them."""
     rows = [(row, published(row.published)) for row in table.rows if row.published]
-    return [(row, stated) for row, stated in rows if (stated.task, stated.part) == (table.task, table.part)]
+    return [
+        (row, stated)
+        for row, stated in rows
+        if (stated.task, stated.part) == (table.task, table.part)
+        and table.facts.get("dataset", stated.dataset) == stated.dataset
+    ]
 
 
 def published_table(
@@ -105,23 +110,44 @@ def _sources(name: str, stated: PublishedRow, columns: Mapping[str, str]) -> lis
 
 def _incomparable(table: TaskTable, stated: PublishedRow, record: Record | None) -> str:
     """Say why measured and published numbers do not mean the same; "" where nothing is known to differ."""
-    facts = table.facts
-    if TRIAL in facts:
-        return f"the run is a trial on part of the data ({facts[TRIAL]})"
-    by = "captioner" if table.task == "captioning" else "localizer"
-    for what, theirs in (("dataset", stated.dataset), (by, stated.localizer)):
-        if facts.get(what, theirs) != theirs:
-            return f"the published ones are of the {what} {theirs}, the measured ones of {facts[what]}"
-    protocols = PROTOCOLS[table.task]
-    ours = protocols[facts.get("protocol", stated.protocol)]
-    if _rules(ours) != _rules(protocols[stated.protocol]):
-        return f"the published ones are scored by the rules of {stated.protocol}, the measured ones by {ours.name}"
     counts: Any = record.figures.get("counts", {}) if record else {}
-    if stated.video_set and stated.video_set != ours.video_set.name and counts:
-        videos = VIDEO_SETS[stated.video_set].videos
-        if counts["videos"] != videos:
-            return f"the published ones are of {videos:,} videos, the measured ones of {counts['videos']:,}"
-    return ""
+    reasons = [*_other_system(table, stated), *_other_videos(table, stated, counts)]
+    return next(iter(reasons), "")
+
+
+def _other_system(table: TaskTable, stated: PublishedRow) -> Iterator[str]:
+    """Yield what was made or scored in another way than what is published."""
+    facts, by = table.facts, "captioner" if table.task == "captioning" else "localizer"
+    if TRIAL in facts:
+        yield f"the run is a trial on part of the data ({facts[TRIAL]})"
+    if facts.get(by, stated.localizer) != stated.localizer:
+        yield f"the published ones are of the {by} {stated.localizer}, the measured ones of {facts[by]}"
+    if facts.get(SETTINGS, AS_PUBLISHED) != AS_PUBLISHED:
+        yield f"the {by} is set up or trained in another way than the published one"
+    if facts.get("video-level labels", "").startswith("none"):
+        yield "the measured ones are class-agnostic"
+    if table.task == "captioning" and "sound" not in facts:
+        yield "the published ones are of a captioner that hears the sound, the measured ones of one that does not"
+    ours, theirs = (PROTOCOLS[table.task][name] for name in (facts.get("protocol", stated.protocol), stated.protocol))
+    if _rules(ours) != _rules(theirs):
+        yield f"the published ones are scored by the rules of {stated.protocol}, the measured ones by {ours.name}"
+
+
+def _other_videos(table: TaskTable, stated: PublishedRow, counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield in what the scored videos differ from those of the published numbers, or from every usual set."""
+    ours = PROTOCOLS[table.task][table.facts.get("protocol", stated.protocol)].video_set
+    if not counts or ours.name == stated.video_set:
+        return
+    if stated.video_set and counts["videos"] != VIDEO_SETS[stated.video_set].videos:
+        theirs = VIDEO_SETS[stated.video_set].videos
+        yield f"the published ones are of {theirs:,} videos, the measured ones of {counts['videos']:,}"
+    usual = [each for name, each in VIDEO_SETS.items() if name.startswith(f"{stated.dataset}-")]
+    # Videos without a segment may be counted: segments tell the sets apart, where they are known.
+    known = [
+        counts["ground_truth"] == each.segments if each.segments else counts["videos"] == each.videos for each in usual
+    ]
+    if ours.name not in VIDEO_SETS and usual and not any(known):
+        yield f"the {counts['videos']:,} videos that were scored are none of the benchmark's usual sets"
 
 
 def _rules(protocol: Protocol) -> Sequence[str]:

@@ -11,7 +11,7 @@ from tspbench.datasets import BENCHMARKS, DATASETS, Dataset, benchmark_folder, o
 from tspbench.encoders import ENCODERS
 from tspbench.errors import UserError
 from tspbench.recipe import KINETICS, RANDOM, Recipe
-from tspbench.storage.catalog import CATALOG, Entry, is_known
+from tspbench.storage.catalog import CATALOG, Entry, find, is_known
 
 How = Literal["random", "given", "released features", "weights", "torchvision", "pretraining"]
 TOLD: Final[dict[How, str]] = {
@@ -67,8 +67,53 @@ class Sources:
             UserError: it is not there, or its card does not fit.
         """
         recipe = self._recipe
-        opened = open_dataset(recipe.data[key], elsewhere=recipe.elsewhere if key == recipe.target else None)
-        return Dataset(opened.folder, opened.card, dict(recipe.trial.items()) if key == recipe.target else {})
+        opened = open_dataset(recipe.data[key], elsewhere=self._elsewhere(key))
+        same = recipe.data[key] == recipe.data[recipe.target]
+        return Dataset(opened.folder, opened.card, dict(recipe.trial.items()) if same else {})
+
+    def _elsewhere(self, key: str) -> dict[str, str]:
+        """Return which files of a data set lie elsewhere: as those of the target, as far as they are the same."""
+        recipe = self._recipe
+        source, target = recipe.data[key], recipe.data[recipe.target]
+        if source == target:
+            return recipe.elsewhere
+        usual = {
+            os.path.normpath(benchmark_folder(name) / BENCHMARKS[name].videos) if name in BENCHMARKS else name
+            for name in (source, target)
+        }
+        return {name: path for name, path in recipe.elsewhere.items() if name == "videos" and len(usual) == 1}
+
+    def needs(self) -> list[tuple[str, str]]:
+        """Return every file beside features and weights that the recipe names: what it is, and its path or name."""
+        recipe = self._recipe
+        gvf = [(f"global features of {name}", recipe.pretrain[name].gvf_features) for name in self.pretrainings()]
+        named = [
+            ("class scores", recipe.class_scores),
+            ("sound", recipe.sound),
+            *(("proposals", name) for name in recipe.proposals),
+            *gvf,
+        ]
+        return [(what, name) for what, name in named if name is not None]
+
+    def problems(self) -> list[str]:
+        """Return a sentence for each thing without which the recipe cannot be finished."""
+        recipe = self._recipe
+        found = [problem] if (problem := self.dataset_problem(recipe.target)) else []
+        for row in recipe.rows:
+            if ways := self.features(row.features).ways:
+                found.append(f"{row.name}: something is missing: {'; or '.join(ways)}.")
+        if recipe.class_scores_from and (ways := self.weights(recipe.class_scores_from).ways):
+            found.append(f"class scores of {recipe.class_scores_from}: something is missing: {'; or '.join(ways)}.")
+        for what, name in self.needs():
+            try:
+                find(name)
+            except UserError as error:
+                found.append(f"{what}: {error}")
+        if not recipe.proposals and any(settings.refines for settings in recipe.tasks.localizers.values()):
+            found.append(
+                "The localizer refines the proposals of others: name their files (--set 'proposals=[\"FILE\"]')."
+            )
+        return found
 
     def shares_videos(self, key: str) -> bool:
         """Tell whether a data set has the videos of the target, so that features of one are those of the other."""
@@ -100,7 +145,7 @@ class Sources:
         if name == RANDOM:
             return Source("random")
         if name in recipe.features:
-            files = tuple(_file(part) for part in recipe.features[name].split(","))
+            files = tuple(_file(part.strip()) for part in recipe.features[name].split(","))
             lacking = [f"the file {path}, which features.{name} names" for path in files if not path.is_file()]
             return Source("given", files, (" and ".join(lacking),) if lacking else ())
         released = self._released_features(name)
@@ -117,10 +162,11 @@ class Sources:
         if name == RANDOM:
             return Source("random")
         entry = self._entry(name)
-        there = [path for path in ([entry.path] if entry else []) + [Path(name)] if path.is_file()]
+        own = Path(self._recipe.released.get(name, name))
+        there = [path for path in ([entry.path] if entry else []) + [own] if path.is_file()]
         if there:
             return Source("weights", (there[0],))
-        fetched = (f"its weights (run `tspbench fetch {entry.name}`)",) if entry else ()
+        fetched = (f"its weights (run `tspbench fetch {entry.name}`, or --set released.{name}=FILE)",) if entry else ()
         if name in self._recipe.pretrain:
             stage = self._recipe.pretrain[name]
             videos = self.videos_problem(stage.data)
@@ -131,7 +177,7 @@ class Sources:
         kinetics = name == KINETICS or (entry is not None and entry.name.endswith("-tac_on_kinetics"))
         if kinetics and ENCODERS[self.encoder(name)].torchvision_weights:
             return Source("torchvision")
-        return Source("weights", (), fetched or (f"a weight file of {self.encoder(name)} in place of {name!r}",))
+        return Source("weights", (), fetched or (f"weights of {self.encoder(name)} (--set released.{name}=FILE)",))
 
     def _entry(self, name: str) -> Entry | None:
         known = self._recipe.released.get(name, name)
@@ -167,12 +213,11 @@ class Sources:
             dataset = self.dataset(key)
             folder = dataset.videos
             try:
-                dataset.video_files()
+                dataset.split_videos()
             except UserError as error:
-                return f"the videos of {key} ({str(error).rstrip('.')})"
+                return f"the videos of {source} ({str(error).rstrip('.')}; or --set data.videos=FOLDER)"
             return None
-        elsewhere = " or --set data.videos=FOLDER" if key == self._recipe.target else ""
-        return f"the annotated videos of {source} ({os.path.normpath(folder)}{elsewhere})"
+        return f"the annotated videos of {source} ({os.path.normpath(folder)}, or --set data.videos=FOLDER)"
 
 
 def _file(name_or_path: str) -> Path:
@@ -184,5 +229,5 @@ def _brought(name: str, files: Sequence[Path]) -> str:
     """Say which features would do in place of videos and weights, and how to get them."""
     known = {entry.path: entry.name for entry in CATALOG.values()}
     fetch = [f"`tspbench fetch {known[path]}`" for path in files if path in known]
-    own = f"--set features.{name}=TRAIN.h5,VALID.h5"
+    own = f"--set features.{name}=FILE.h5,FILE.h5"
     return f"its features (run {' and '.join(fetch)}, or {own})" if fetch else f"its features ({own})"

@@ -24,8 +24,8 @@ def data(tmp_path, monkeypatch):
     """Make an empty data root, and a machine on which every step takes a second."""
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tspbench.estimate, "encoder_cost", lambda *_: StepCost(1.0, 3.0, 2.0**20, 4 * 2.0**30))
-    monkeypatch.setattr(tspbench.estimate, "localizer_cost", lambda *_: StepCost(1.0, 2.0, 2.0**20, 2.0**20))
+    monkeypatch.setattr(tspbench.estimate, "encoder_cost", lambda *_: StepCost(1.0, 3.0, 2.0**21, 2.0**20, 4 * 2.0**30))
+    monkeypatch.setattr(tspbench.estimate, "localizer_cost", lambda *_: StepCost(1.0, 2.0, 2.0**20, 2.0**20, 2.0**20))
     monkeypatch.setattr(tspbench.estimate, "frame_seconds", lambda *_: 0.0)
     return tmp_path / "data"
 
@@ -67,6 +67,7 @@ def test_costs_are_counts_times_what_was_measured():
     clips = round((1_175_132 + 581_972) * 15 / 16)
     assert found["extract tsp"].hours == pytest.approx(clips / 3600)
     assert found["extract tsp"].disk_bytes == clips * 512 * 4
+    assert found["extract tsp"].memory_bytes == 2**30 + 32 * 2**21
     tal = found["tal: gtad, 3 rows"]
     assert tal.hours == pytest.approx(3 * (10 * 10_024 * 2 + 4_926) / 3600)
 
@@ -109,5 +110,6 @@ def test_the_probes_measure():
         assert cost.forward_seconds > 0
         assert cost.train_seconds > 0
         assert cost.train_bytes > 1000
+        assert cost.forward_bytes > 1000
         assert cost.fixed_bytes > 1000
     assert 0 < frame_seconds("tiny") < 10

@@ -16,10 +16,12 @@ RUN = {"TAC": "tac", "TSP | max\nGVF": "tsp", "random": "random"}
 TWO = {"TAC": "tac", "TSP": "tsp"}
 
 
-def score(folder, row, metrics, signature=SIGNATURE, interval=(0.3, 0.412345), missing=0, key=KEY, videos=9):
+def score(
+    folder, row, metrics, signature=SIGNATURE, interval=(0.3, 0.412345), missing=0, key=KEY, videos=9, segments=7654
+):
     main = "AUC" if "AUC" in metrics else "average_mAP"
     figures = {"metrics": metrics, "signature": signature, "intervals": {main: interval}}
-    figures["counts"] = {"videos": videos, "missing_videos": missing}
+    figures["counts"] = {"videos": videos, "missing_videos": missing, "ground_truth": segments}
     outputs = {"statistics.npz": f"hash of {row}"}
     write_record(folder / row / "score", Record("score", "finished", "f", {"row": key}, {}, outputs, figures, 1.0, {}))
 
@@ -342,7 +344,9 @@ def test_a_difference_is_as_exact_as_what_is_published(tmp_path):
     ("key", "changes", "videos", "reason"),
     [
         ("tsp-activitynet-gtad", {"videos": "40 of 4,926"}, 40, "the run is a trial on part of the data (40 of 4,926)"),
-        ("tsp-activitynet-gtad", {"dataset": "mine"}, 9, "of the dataset activitynet, the measured ones of mine"),
+        ("tsp-activitynet-gtad", {"settings": "changed"}, 9, "set up or trained in another way"),
+        ("tsp-activitynet-gtad", {"video-level labels": "none: class-agnostic scores"}, 9, "are class-agnostic"),
+        ("tsp-activitynet-gtad", {"settings": "as published", "video-level labels": "top 2 classes of a"}, 9, ""),
         ("tsp-activitynet-gtad", {"localizer": "bmn"}, 9, "of the localizer gtad, the measured ones of bmn"),
         (
             "tsp-thumos14-pgcn",
@@ -374,11 +378,31 @@ def test_differences_are_told_only_of_what_means_the_same(tmp_path, key, changes
     assert "| TSP: measured | 50.00 |" in text or "| TSP: measured | — | — | 50.00 |" in text
 
 
+def test_videos_that_are_no_usual_set_are_not_compared(tmp_path):
+    published_run(tmp_path, "tsp-activitynet-gtad", {**WITH_GTAD, "protocol": "activitynet"})
+    score(tmp_path, "tal/tsp", ACTIVITYNET, videos=5, segments=9)
+    assert "the 5 videos that were scored are none of the benchmark's usual sets" in published_section(tmp_path)
+
+
+def test_numbers_of_another_data_set_are_not_shown(tmp_path):
+    published_run(tmp_path, "tsp-activitynet-gtad", {**WITH_GTAD, "dataset": "thumos14", "protocol": "thumos14"})
+    score(tmp_path, "tal/tsp", ACTIVITYNET)
+    assert published_section(tmp_path) == ""
+
+
+def test_captions_of_silent_videos_are_not_compared(tmp_path):
+    facts = {"captioner": "bmt", "dataset": "activitynet-captions", "protocol": "densevid"}
+    rows = [Row("TSP", "captioning/TSP/proposals", KEY, published="tsp-activitynet-captions-bmt")]
+    write_run(tmp_path, Run("T", [TaskTable("captioning", rows, facts, "captioning/c", "proposals")], ["A note."]))
+    caption_score(tmp_path, "TSP", "proposals", {**CAPTIONS, "METEOR": 0.09})
+    assert "hears the sound" in published_section(tmp_path)
+
+
 def test_published_captions_stand_beside_their_own_part(tmp_path):
     tables = []
     for part in ("ground-truth", "proposals"):
         rows = [Row("TSP", f"captioning/TSP/{part}", KEY, published="tsp-activitynet-captions-bmt")]
-        facts = {"captioner": "bmt", "dataset": "activitynet-captions", "protocol": "densevid"}
+        facts = {"captioner": "bmt", "dataset": "activitynet-captions", "protocol": "densevid", "sound": "a.h5"}
         tables.append(TaskTable("captioning", rows, facts, f"captioning/comparison-{part}", part))
         caption_score(tmp_path, "TSP", part, {**CAPTIONS, "METEOR": 0.09})
     write_run(tmp_path, Run("T", tables, ["A note."]))

@@ -57,7 +57,7 @@ def test_with_nothing_there_every_way_is_told():
     assert len(source.ways) == 3
     features_way, weights_way, pretraining_way = source.ways
     assert f"tspbench fetch {TSP}-train_features" in features_way
-    assert "--set features.tsp=TRAIN.h5,VALID.h5" in features_way
+    assert "--set features.tsp=FILE.h5,FILE.h5" in features_way
     assert f"tspbench fetch {TSP}`" in weights_way
     assert "--set data.videos=FOLDER" in weights_way
     assert "tspbench fetch r2plus1d_34-tac_on_kinetics" in pretraining_way

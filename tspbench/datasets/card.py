@@ -10,10 +10,12 @@ from pydantic import Field
 from tspbench.config import Settings, choose
 from tspbench.errors import UserError
 from tspbench.storage.annotations import Annotations, VideoAnnotations
+from tspbench.storage.captions import read_caption_file
 from tspbench.storage.formats import read_ground_truth
 from tspbench.storage.hashes import hash_data, hash_file
 from tspbench.storage.manifest import MANIFEST, Manifest, read_manifest
 from tspbench.storage.segment_table import VIDEO_SUFFIXES
+from tspbench.video_names import known_name
 
 CARD: Final = "dataset.toml"
 LEFT_OUT: Final = "not in the trial"  # the subset of videos that a trial leaves out
@@ -152,6 +154,32 @@ class Dataset:
     def video_files(self) -> dict[str, Path]:
         """Return the videos on disk that can be used, see `usable_videos`."""
         return usable_videos(self.videos)
+
+    def split_videos(self) -> dict[str, Path]:
+        """Return the videos that can be used of those that a split, its trial or its captions name.
+
+        Raises:
+            UserError: what `usable_videos` says, or none of them is named.
+        """
+        files = self.video_files()
+        named = self._named()
+        found = {name: path for name, path in files.items() if known_name(name, named) is not None}
+        if not found:
+            first = min(named, default="none")
+            raise UserError(
+                f"{self.videos}: expected some of the {len(named):,} annotated videos (such as {first}), found "
+                f"{len(files):,} others (such as {min(files)}): name the files as the annotations do."
+            )
+        return found
+
+    def _named(self) -> set[str]:
+        """Return the videos that a split names."""
+        if self.card.annotations is not None:
+            annotations = self.read()
+            subsets = {self.card.splits[role] for role in self.card.splits}
+            return {video.name for video in annotations.videos if video.subset in subsets}
+        captions = [path for role in self.card.captions for path in self.captions(role)]
+        return {name for path in captions for name in read_caption_file(path).captions.videos}
 
     def _tried(self, subset: str) -> bool:
         return any(self.card.splits.get(role) == subset for role in self.trial)

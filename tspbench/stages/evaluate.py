@@ -11,6 +11,7 @@ import numpy as np
 from evaluation import METRICS
 from evaluation.significance import every_difference
 from tspbench.config import choose
+from tspbench.datasets import Dataset
 from tspbench.errors import UserError
 from tspbench.progress import progress
 from tspbench.reference_rows import RANDOM_FEATURES, REFERENCES
@@ -97,8 +98,20 @@ def evaluate(
 def _told(table: TaskTable, task: Task, published: Mapping[str, Mapping[str, str]]) -> TaskTable:
     """Return a table that names the published numbers of its rows, and says so if it is a trial."""
     rows = [replace(row, published=published.get(row.name, {}).get(table.task, "")) for row in table.rows]
-    trial = ", ".join(f"{count:,} for {role}" for role, count in task.dataset.trial.items())
+    trial = _trial(task.dataset)
     return replace(table, rows=rows, facts={**table.facts, **({TRIAL: f"a trial: {trial}"} if trial else {})})
+
+
+def _trial(dataset: Dataset) -> str:
+    """Say how many videos of each role a trial takes; "" if it takes all."""
+    if not dataset.trial:
+        return ""
+    few, every = dataset.read(), replace(dataset, trial={}).read()
+    counts = {
+        role: (len(few.subset(dataset.subset(role))), len(every.subset(dataset.subset(role)))) for role in dataset.trial
+    }
+    told = [f"{taken:,} of {there:,} for {role}" for role, (taken, there) in counts.items() if taken < there]
+    return ", ".join(told)
 
 
 def _prepared(task: Task, files: Mapping[str, FeatureFiles], tasks: Sequence[Task]) -> Prepared:

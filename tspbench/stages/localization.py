@@ -18,6 +18,7 @@ from tspbench.progress import progress, say
 from tspbench.proposal_batches import Proposed
 from tspbench.reference_rows import RANDOM_FEATURES, REFERENCES, UNTRAINED, UPPER_MARK
 from tspbench.stages.proposal_files import read_given_proposals
+from tspbench.stages.published import published
 from tspbench.stages.rows import Benchmark, feature_row, reference_row, upper_mark_row
 from tspbench.stages.score import check_truth
 from tspbench.stages.stage import features_hash, file_hashes, run_stage
@@ -26,7 +27,7 @@ from tspbench.storage.annotations import VideoAnnotations
 from tspbench.storage.class_scores import read_class_scores
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_file
-from tspbench.storage.runs import COMPARISON, Row, TaskTable, slug
+from tspbench.storage.runs import AS_PUBLISHED, COMPARISON, SETTINGS, Row, TaskTable, slug
 from tspbench.video_labels import ANY_ACTION, Labelling
 
 LOCALIZATION: Final = ("tal", "proposals")
@@ -105,6 +106,7 @@ def _table(what: Localization, shared: Benchmark, files: Mapping[str, FeatureFil
         "protocol": shared.protocol,
         "localizer": what.localizer.name,
         **({"with": changed} if changed else {}),
+        SETTINGS: AS_PUBLISHED if what.localizer == published(what.localizer.name, shared.protocol) else "changed",
         **({"proposals": _told(what)} if what.proposals else {}),
         "time": time.mode if time.step_seconds is None else f"{time.mode} of {time.step_seconds:.4g} s a step",
         "training": f"{fit.epochs} epochs of {fit.optimizer} at {fit.learning_rates['localizer']:g}"

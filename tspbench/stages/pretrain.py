@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from tspbench.storage.checkpoints import Weights, write_weights
 from tspbench.storage.features import FeatureFiles, read_vectors
 from tspbench.storage.tsp_segments import SegmentRow, read_segments
 from tspbench.storage.video import scan_video
+from tspbench.video_names import known_name
+
+T = TypeVar("T")
 
 ENCODER_FILE: Final = "encoder.safetensors"
 ROLES: Final = ("training", "validation")
@@ -186,8 +189,10 @@ def prepare_lesson(
     Raises:
         UserError: no video of a split is there, a split has no action, or a GVF is missing.
     """
-    files = dataset.video_files()
     sources = _sources(dataset)
+    named = {video for source in sources.values() for video in source.videos}
+    files = _by_annotated_name(dataset.video_files(), named)
+    gvf = None if gvf is None else _by_annotated_name(gvf, named)
     splits = {role: _segments(dataset, role, source, files, spec_seconds, settings) for role, source in sources.items()}
     needed = {segment.video for segments in splits.values() for segment in segments}
     if gvf is not None and needed - set(gvf):
@@ -198,6 +203,11 @@ def prepare_lesson(
         )
     videos = {name: files[name] for name in sorted(needed)}
     return Lesson(videos, splits["training"], splits["validation"], sources["training"].labels, gvf)
+
+
+def _by_annotated_name(there: Mapping[str, T], named: Iterable[str]) -> dict[str, T]:
+    """Return what there is of videos by the names that the annotations give them, with the prefix ``v_`` or without."""
+    return {video: there[name] for video in named if (name := known_name(video, there)) is not None}
 
 
 def global_features(paths: Iterable[Path], pooling: str) -> dict[str, NDArray[np.float32]]:
@@ -302,8 +312,9 @@ def _segments(
 ) -> list[LabelledSegment]:
     """Return the segments of one split; videos that are not there are counted aloud and left out."""
     there = [video for video in source.videos if video in files]
-    manifest, lengths = dataset.manifest(), dataset.lengths()
-    quarantined = manifest.quarantined if manifest else {}
+    manifest = dataset.manifest()
+    lengths = _by_annotated_name(dataset.lengths(), source.videos)
+    quarantined = _by_annotated_name(manifest.quarantined if manifest else {}, source.videos)
     gone = [video for video in source.videos if video not in files and video not in quarantined]
     kept_out = [video for video in source.videos if video in quarantined]
     if gone:

@@ -99,9 +99,7 @@ class Manifest:
             known = self.videos.get(name)
             size = file_stamp(path)[0]
             if known is None:
-                raise UserError(
-                    f"{path} is not in the manifest of its folder: run `tspbench data scan {path.parent}`."
-                )
+                raise UserError(f"{path} is not in the manifest of its folder: run `tspbench data scan {path.parent}`.")
             if known.bytes != size:
                 raise UserError(
                     f"{path} has changed since it was scanned ({known.bytes:,} bytes then, {size:,} now): "

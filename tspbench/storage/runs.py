@@ -14,6 +14,8 @@ from tspbench.storage.atomic import write_json
 MANIFEST: Final = "run.json"
 FORMAT: Final = "tspbench run 3"
 COMPARISON: Final = "comparison"
+SETTINGS: Final = "settings"  # the fact of a table that says whether its localizer is set up and trained as published
+AS_PUBLISHED: Final = "as published"
 TRIAL: Final = "videos"  # the fact of a table that is on part of the data
 LONGEST_SLUG: Final = 100  # file systems take 255 bytes
 

@@ -76,6 +76,7 @@ def test_rows_are_trained_predicted_and_scored(tmp_path, dataset, scores):
         "protocol": "activitynet",
         "localizer": "gtad",
         "with": "steps=8, max_duration=8, hidden_1d=16, hidden_2d=8, hidden_3d=16",
+        "settings": "changed",
         "time": "rescale",
         "training": "2 epochs of adam at 0.005",
         "video-level labels": "top 2 classes of scores.json",

@@ -407,3 +407,16 @@ def test_the_published_recipe_is_that_of_the_paper():
     assert (PUBLISHED_FIT.milestones, PUBLISHED_FIT.gamma, PUBLISHED_FIT.select) == ((4, 6), 0.01, "best")
     assert PUBLISHED_FIT.learning_rates == {"stem": 0.0, "backbone": 2e-4, "heads": 4e-3}
     assert PUBLISHED_FIT.batch_size == 64
+
+
+def test_videos_and_global_features_are_found_by_either_name(tmp_path):
+    """Entries v_NAME and files v_NAME.mp4, as some folders have them: the name of a file lacks the prefix."""
+    dataset = small_dataset(tmp_path)
+    text = dataset.annotations.read_text()
+    for k in range(5):
+        text = text.replace(f'"v{k}"', f'"v_v{k}"')
+    dataset.annotations.write_text(text)
+    gvf = {f"v{k}": np.ones(4, dtype=np.float32) for k in range(5)}
+    lesson = prepare_lesson(dataset, 0.5, PretrainSettings(method="tsp", shortest_gap_clips=1.0), gvf)
+    assert set(lesson.videos) == {f"v_v{k}" for k in range(5)}
+    assert set(lesson.gvf) == set(lesson.videos)
