@@ -18,8 +18,11 @@ import pytest
 import tspbench.checking
 from tests.evaluation.helpers import shared
 from tests.test_cli import assert_one_sentence, run
+from tests.tspbench.helpers import small_dataset
+from tspbench.encoders import new_encoder
 from tspbench.storage.atomic import write_json
 from tspbench.storage.catalog import CATALOG, DATA_VARIABLE
+from tspbench.storage.checkpoints import Weights, write_weights
 
 TSP = {name: f"{name}_tsp_groundtruth.csv" for name in ("train", "valid", "test")}
 EXPECTED = {  # videos, actions, background segments, those of either that a clip fits into, clips an epoch
@@ -464,3 +467,77 @@ def test_fetch_of_an_unknown_name_says_the_nearest(site):
 def test_fetch_of_what_has_no_address_says_how_to_come_by_it(site, tmp_path):
     place = tmp_path / "data" / "activitynet" / "cuhk_val_simp_share.json"
     assert_one_sentence(run("fetch", "activitynet-class-scores"), place, "frostinassiky/gtad")
+
+
+# From videos
+
+
+@pytest.fixture
+def filmed(tmp_path, monkeypatch):
+    """Lay out small videos as ActivityNet, without a card; one more video is in no split."""
+    home = tmp_path / "data" / "activitynet"
+    small_dataset(home)
+    (home / "dataset.toml").unlink()
+    text = (home / "annotations.json").read_text()
+    (home / "annotations.json").write_text(text.replace('"train"', '"training"').replace('"val"', '"validation"'))
+    shutil.copy(home / "videos" / "v0.mp4", home / "videos" / "v_of_the_test_set.mp4")
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    weights = Weights("tiny", dict(new_encoder("tiny", 1).state_dict()), {}, {"source": "made up"})
+    write_weights(tmp_path / "kinetics.safetensors", weights)
+    return home
+
+
+FROM_VIDEOS = [
+    "encoder=tiny",
+    "class_scores=null",
+    "released.kinetics=kinetics.safetensors",
+    "released.tac=null",
+    "released.tsp=null",
+    "pretrain.tsp.shortest_gap_clips=1",
+    "pretrain.tac.fit.epochs=1",
+    "pretrain.tsp.fit.epochs=1",
+    "extract.stride_frames=6",
+]
+
+
+def test_the_recipe_runs_from_videos_to_its_table_and_goes_on(filmed):
+    result = recipe("activitynet-tal", "out", "tal", "gtad", *FROM_VIDEOS)
+    assert result.exit_code == 0, result.stderr
+    text, found, _ = table("out")
+    assert "TAC on ActivityNet: features extracted after pretraining here." in text
+    assert "TAC on Kinetics: features extracted with weights from a file." in text
+    assert all("—" not in found[name][:4] for name in ("TAC on Kinetics", "TAC on ActivityNet", "TSP on ActivityNet"))
+    with h5py.File("out/features/tsp/features.h5") as file:
+        assert len(file) == 5, "videos of no split are not extracted"
+    record = json.loads(Path("out/pretrain/tsp/record.json").read_text())
+    assert record["settings"]["splits"] == {"training": "training", "validation": "validation"}
+    # The frozen initial encoder's features are the row's and the global feature's.
+    assert sorted(path.name for path in Path("out/features").iterdir()) == ["kinetics", "tac", "tsp"]
+    again = recipe("activitynet-tal", "out", "tal", "gtad", *FROM_VIDEOS, "pretrain.tsp.fit.workers=0")
+    assert again.exit_code == 0
+    assert ": 1/" not in again.stderr, "who prepares batches changes no result"
+    assert table("out")[0] == text
+
+
+def test_another_split_is_another_pretraining(filmed):
+    small = ["--set", "fit.epochs=1", "--out", "runs"]
+    command = ["pretrain", "--dataset", "activitynet", "--method", "tac", "--encoder", "tiny", *small]
+    assert run(*command).exit_code == 0
+    before = Path("runs/pretrain/tac/record.json").read_bytes()
+    assert run(*command).exit_code == 0
+    assert Path("runs/pretrain/tac/record.json").read_bytes() == before
+    card = 'name = "activitynet"\nannotations = "annotations.json"\n[splits]\ntraining = "validation"\n'
+    (filmed / "dataset.toml").write_text(card + 'validation = "training"\n')
+    assert run(*command).exit_code == 0
+    assert Path("runs/pretrain/tac/record.json").read_bytes() != before
+
+
+def test_initial_weights_that_are_not_there_say_how_to_get_them(filmed):
+    command = ["pretrain", "--dataset", "activitynet", "--method", "tac", "--encoder", "r2plus1d_34", "--out", "runs"]
+    assert_one_sentence(run(*command, "--init", "r2plus1d_34-tac_on_kinetics"), "tspbench fetch r2plus1d_34-tac_on")
+    assert_one_sentence(run(*command), "r2plus1d_34-tac_on_kinetics", "--init")
+
+
+def test_weights_of_another_encoder_than_the_recipes_are_refused(filmed):
+    assert_one_sentence(run("check", "activitynet-tal", "--set", "encoder=r2plus1d_18"), "released.", "r2plus1d_34")

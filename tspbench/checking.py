@@ -56,7 +56,7 @@ def _data(recipe: Recipe, sources: Sources) -> Iterator[tuple[bool, str]]:
             continue
         needed = key == recipe.target or any(recipe.pretrain[name].data == key for name in sources.pretrainings())
         if problem := sources.dataset_problem(key):
-            yield not needed, f"{key}: {problem}"
+            yield not needed, f"{key}: {problem}" if needed else f"{key} is not there, and nothing here needs it"
             continue
         dataset = sources.dataset(key)
         yield True, f"{key}: {dataset.name}, in {dataset.folder}"

@@ -190,7 +190,7 @@ class Experiment:
         source = self.sources.weights(name)
         if source.how in ("random", "torchvision"):
             return f"random, seed {self.recipe.seed}" if source.how == "random" else f"torchvision's of {kind}"
-        return hash_file(source.files[0] if source.files else self.checkpoint(name))
+        return hash_file(self._weight_file(name))
 
     def _encoder(self, name: str, kind: str) -> AnyEncoder:
         """Return an encoder of a kind with its weights."""
@@ -199,7 +199,18 @@ class Experiment:
             return new_encoder(kind, self.recipe.seed)
         if source.how == "torchvision":
             return load_encoder(kind, None)[0]
-        return load_encoder(kind, source.files[0] if source.files else self.checkpoint(name))[0]
+        return load_encoder(kind, self._weight_file(name))[0]
+
+    def _weight_file(self, name: str) -> Path:
+        """Return the file of an encoder's weights, trained when absent.
+
+        Raises:
+            UserError: nobody trains it here, and the file is not there.
+        """
+        source = self.sources.weights(name)
+        if source.how == "weights" and not source.files:
+            raise UserError(f"{name}: something is missing: {'; or '.join(source.ways)}.")
+        return source.files[0] if source.files else self.checkpoint(name)
 
     def _extracted(self, source: str, data: str) -> Path:
         dataset = self.dataset(data)
@@ -226,8 +237,7 @@ class Experiment:
     def _class_scores(self, source: str) -> Path:
         """Write every video's mean clip probabilities of one encoder's action head: the same labels for every row."""
         folder = self.out / "class_scores"
-        weights = self.sources.weights(source).files
-        features, checkpoint = self.features(source), weights[0] if weights else self.checkpoint(source)
+        features, checkpoint = self.features(source), self._weight_file(source)
 
         def work(_key: str) -> Mapping[str, object]:
             scores = class_scores(FeatureFiles(features), checkpoint)
