@@ -1,0 +1,49 @@
+"""How much of a video LoFi shows the encoder: snippets in time, pixels in space (Xu et al., NeurIPS 2021)."""
+
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from tspbench.config import Settings
+
+
+class Fidelity(Settings):
+    """How finely a video is seen.
+
+    Args:
+        snippets: parts L that it is cut into, a clip in the middle of each: the localizer's steps.
+        pixels: side of the square that is cut out of a frame, which is resized in proportion.
+    """
+
+    snippets: int = Field(ge=4)
+    pixels: int = Field(ge=16)
+
+
+FULL: Final = Fidelity(snippets=100, pixels=224)
+S_LOFI: Final = Fidelity(snippets=100, pixels=112)
+T_LOFI: Final = Fidelity(snippets=25, pixels=224)
+ST_LOFI: Final = Fidelity(snippets=50, pixels=158)
+
+
+class EndToEndSettings(Settings):
+    """How LoFi trains an encoder through a localizer.
+
+    Args:
+        localizer: key of `baselines.LOCALIZERS` that takes whole videos: gtad, bmn.
+        config: its own settings, but for ``feature_dim`` and those that a fidelity tells (``steps``, ``max_duration``).
+        fidelities: one, or several that take turns.
+        cycle: "long": each takes an epoch; "short": each takes ``cycle_batches`` batches.
+        cycle_batches: of the short cycle.
+        chunk_snippets: snippets that pass through the encoder at a time; none: all of a batch, which takes the memory
+            of all.
+        memory_gib: memory that a step may take: the finest fidelity and the largest chunk that fit are chosen, whatever
+            ``fidelities`` and ``chunk_snippets`` say; none: they are as they say.
+    """
+
+    localizer: str = "gtad"
+    config: dict[str, Any] = Field(default_factory=dict)
+    fidelities: tuple[Fidelity, ...] = Field((S_LOFI, ST_LOFI, T_LOFI), strict=False, min_length=1)
+    cycle: Literal["long", "short"] = "long"
+    cycle_batches: int = Field(16, ge=1)
+    chunk_snippets: int | None = Field(32, ge=1)
+    memory_gib: float | None = Field(None, gt=0)
