@@ -33,7 +33,7 @@ def map_tensors(function: Callable[..., Tensor], tree: T, *others: T) -> T:
     elif isinstance(tree, dict):
         made = {key: map_tensors(function, *(each[key] for each in (tree, *others))) for key in tree}  # type: ignore[index]
     elif isinstance(tree, list | tuple):
-        made = type(tree)(map_tensors(function, *each) for each in zip(tree, *others, strict=True))  # type: ignore[call-overload]
+        made = type(tree)(map_tensors(function, *each) for each in zip(tree, *others, strict=True))
     else:
         made = tree
     return made  # type: ignore[no-any-return]

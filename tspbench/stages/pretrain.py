@@ -22,6 +22,7 @@ from tspbench.errors import UserError
 from tspbench.fit import FitSettings, History, Job, fit
 from tspbench.pretraining import METHODS
 from tspbench.pretraining.contract import HeadOptions, accuracies, count_correct
+from tspbench.pretraining.fidelity import EndToEndSettings
 from tspbench.pretraining.segments import LabelledSegment, Sampling, cut_segments, label_counts
 from tspbench.progress import Advance, say
 from tspbench.stages.segments import annotated_actions, labelled_segments
@@ -67,6 +68,7 @@ class PretrainSettings(Settings):
             of background as of actions.
         shortest_gap_clips: where the data set brings no segments of its own, background shorter than so many clips is
             left out (5 on ActivityNet, 1 on THUMOS14, as in the released ground truth of TSP).
+        end_to_end: of "lofi" alone: the localizer it trains through, and how much of a video it sees.
         fit: training.
     """
 
@@ -77,6 +79,7 @@ class PretrainSettings(Settings):
     clips_per_segment: int = Field(5, ge=1)
     sampling: Sampling = "balanced"
     shortest_gap_clips: float = Field(5.0, gt=0)
+    end_to_end: EndToEndSettings = EndToEndSettings()
     fit: FitSettings = PUBLISHED_FIT
 
     def needs_gvf(self) -> bool:
