@@ -17,7 +17,7 @@ FLOORS = {
     3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.clip_batches "
     "tspbench.reference_rows tspbench.feature_reading tspbench.feature_views tspbench.feature_batches "
     "tspbench.segment_batches tspbench.proposal_batches tspbench.caption_sets tspbench.streaming tspbench.video_labels "
-    "tspbench.vocabulary tspbench.fit tspbench.plots tspbench.clip_reading tspbench.snippet_batches",
+    "tspbench.vocabulary tspbench.fit tspbench.fit_settings tspbench.plots tspbench.clip_reading tspbench.snippet_batches",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
     "tspbench.progress tspbench.device tspbench.processes tspbench.video_names tspbench.ranks tspbench.watch "

@@ -11,7 +11,7 @@ from tspbench.datasets import BENCHMARKS, DATASETS
 from tspbench.datasets.synthetic import FRAME_RATE, TRIMMED_FRAMES, VIDEO_FRAMES, SyntheticSettings
 from tspbench.encoders import ENCODERS
 from tspbench.errors import UserError
-from tspbench.fit import FitSettings
+from tspbench.fit_settings import FitSettings
 from tspbench.plan import features_folder, planned_stages
 from tspbench.pretraining import METHODS
 from tspbench.probe import encoder_cost, frame_seconds, localizer_cost

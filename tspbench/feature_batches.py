@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from baselines.contract import FeatureBatch
+from tspbench import ranks
 from tspbench.feature_reading import Workers
 from tspbench.feature_views import FeatureViews
 
@@ -32,18 +33,31 @@ class FeatureBatches:
         """How many batches there are."""
         return math.ceil(len(self.views) / self._batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[FeatureBatch]:
-        """Yield all views in an order that follows from (seed, epoch)."""
-        order = np.random.default_rng([self._seed, 20, epoch]).permutation(len(self.views)).tolist()
-        for _, batch in self._batches(order):
-            yield batch
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[FeatureBatch, int]]:
+        """Yield all views in an order that follows from (seed, epoch), from the batch ``first`` on.
+
+        Of each batch this process gets its share (`ranks.share`), and the number of views of the whole batch.
+        """
+        wholes = self._drawn(epoch)[first:]
+        own = self._batches([ranks.share(whole) for whole in wholes])
+        for whole, (_, batch) in zip(wholes, own, strict=True):
+            yield batch, len(whole)
+
+    def names(self, epoch: int, step: int) -> list[str]:
+        """Return the names of the videos of a batch of `epoch`, over all processes."""
+        return [self.views.names[self.views.views[number].video] for number in self._drawn(epoch)[step]]
 
     def in_order(self) -> Iterator[tuple[list[int], FeatureBatch]]:
         """Yield all views in their order: (numbers of the views, their batch)."""
-        return self._batches(list(range(len(self.views))))
+        return self._batches(self._cut(list(range(len(self.views)))))
 
-    def _batches(self, order: list[int]) -> Iterator[tuple[list[int], FeatureBatch]]:
-        groups = [order[first : first + self._batch_size] for first in range(0, len(order), self._batch_size)]
+    def _drawn(self, epoch: int) -> list[list[int]]:
+        return self._cut(np.random.default_rng([self._seed, 20, epoch]).permutation(len(self.views)).tolist())
+
+    def _cut(self, order: list[int]) -> list[list[int]]:
+        return [order[first : first + self._batch_size] for first in range(0, len(order), self._batch_size)]
+
+    def _batches(self, groups: list[list[int]]) -> Iterator[tuple[list[int], FeatureBatch]]:
         if self._workers is None:
             for chosen in groups:
                 yield chosen, self.views.batch(chosen).to(self._device)

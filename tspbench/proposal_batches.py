@@ -78,15 +78,26 @@ class ProposalBatches:
         """How many batches an epoch has."""
         return math.ceil(len(self) * self._passes / self._batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[ProposalBatch]:
-        """Yield every video ``passes`` times, all of them in one order that follows from (seed, epoch)."""
-        numbers = list(self.proposals)
-        order = np.random.default_rng([self._seed, 50, epoch]).permutation(len(self) * self._passes)
-        return (batch for _, batch in self._batches([numbers[k % len(self)] for k in order.tolist()]))
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[ProposalBatch, int]]:
+        """Yield every video ``passes`` times, from the batch ``first`` on, each batch with the number of its videos.
+
+        All of them come in one order that follows from (seed, epoch).
+        """
+        return ((batch, len(chosen)) for chosen, batch in self._batches(self._drawn(epoch)[first * self._batch_size :]))
+
+    def names(self, epoch: int, step: int) -> list[str]:
+        """Return the names of the videos of a batch of `epoch`."""
+        drawn = self._drawn(epoch)[step * self._batch_size : (step + 1) * self._batch_size]
+        return [self.views.names[number] for number in drawn]
 
     def in_order(self) -> Iterator[tuple[Sequence[int], ProposalBatch]]:
         """Yield every video once: (numbers of the videos, their batch)."""
         return self._batches(list(self.proposals))
+
+    def _drawn(self, epoch: int) -> list[int]:
+        numbers = list(self.proposals)
+        order = np.random.default_rng([self._seed, 50, epoch]).permutation(len(self) * self._passes)
+        return [numbers[k % len(self)] for k in order.tolist()]
 
     def _in_steps(self, video: int, segments_seconds: Floats, scores: Floats) -> tuple[Tensor, Tensor]:
         """Return the proposals of a video of which something lies inside."""

@@ -135,12 +135,25 @@ class SegmentBatches:
         """How many batches there are."""
         return math.ceil(len(self.segments) / self._batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[list[int], Streams]]:
-        """Yield all segments in an order that follows from (seed, epoch): (their numbers, what they show).
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[list[int], Streams]]:
+        """Yield all segments in an order that follows from (seed, epoch), from the batch ``first`` on.
+
+        As (their numbers, what they show).
 
         Segments of like length share a batch, so that little of it is padding: `BUCKET_BATCHES` batches are drawn at
         random, sorted by length and cut, and all batches are shuffled.
         """
+        return self._read(self._drawn(epoch)[first:])
+
+    def names(self, epoch: int, step: int) -> list[str]:
+        """Return the names of the videos of a batch of `epoch`."""
+        return [self.segments.segments[number].video for number in self._drawn(epoch)[step]]
+
+    def longest_first(self) -> Iterator[tuple[list[int], Streams]]:
+        """Yield all segments: (their numbers, what they show); if memory is too small, the first batch says so."""
+        return self._read(self._cut(np.argsort(-self.segments.lengths, kind="stable")))
+
+    def _drawn(self, epoch: int) -> list[list[int]]:
         rng = np.random.default_rng([self._seed, 40, epoch])
         order = rng.permutation(len(self.segments))
         size = self._batch_size * BUCKET_BATCHES
@@ -148,11 +161,7 @@ class SegmentBatches:
         lengths = self.segments.lengths
         ordered = [bucket[np.argsort(lengths[bucket], kind="stable")] for bucket in buckets]
         batches = [batch for bucket in ordered for batch in self._cut(bucket)]
-        return self._read([batches[k] for k in rng.permutation(len(batches))])
-
-    def longest_first(self) -> Iterator[tuple[list[int], Streams]]:
-        """Yield all segments: (their numbers, what they show); if memory is too small, the first batch says so."""
-        return self._read(self._cut(np.argsort(-self.segments.lengths, kind="stable")))
+        return [batches[k] for k in rng.permutation(len(batches))]
 
     def _cut(self, order: NDArray[np.int64]) -> list[list[int]]:
         return [order[first : first + self._batch_size].tolist() for first in range(0, len(order), self._batch_size)]

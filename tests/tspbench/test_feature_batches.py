@@ -57,7 +57,7 @@ def assert_same(one, other):
 def test_every_view_comes_once_an_epoch_in_an_order_of_its_own(prepared):
     def sums(epoch, seed=0):
         batches = make(prepared, TimeSettings(), seed=seed)
-        found = list(batches.epoch(epoch))
+        found = [batch for batch, _ in batches.epoch(epoch)]
         assert [len(batch.features) for batch in found] == [4, 2]
         assert batches.steps() == 2
         return torch.cat([batch.features for batch in found]).sum((1, 2)).tolist()
@@ -73,7 +73,8 @@ def test_every_view_comes_once_an_epoch_in_an_order_of_its_own(prepared):
 def test_the_order_of_an_epoch_is_what_it_always_was(prepared):
     """Or runs that go on behind a kill would not be the runs that they were."""
     views = FeatureViews(*prepared, ["a", "b"], 7, TimeSettings(), training=True)
-    (batch,) = FeatureBatches(views, 6, CPU, 0, seed=3).epoch(2)
+    ((batch, samples),) = FeatureBatches(views, 6, CPU, 0, seed=3).epoch(2)
+    assert samples == 6
     order = np.random.default_rng([3, 20, 2]).permutation(6)
     assert_same(batch, views.batch(order.tolist()))
 
@@ -103,7 +104,8 @@ def test_the_same_batches_kept_streamed_and_streamed_by_two_workers(prepared, he
     kept, streamed = make(prepared), make(prepared, memory=0)
     state = torch.random.get_rng_state()
     for epoch in (0, 1):
-        for one, other, third in zip(kept.epoch(epoch), streamed.epoch(epoch), helped.epoch(epoch), strict=True):
+        every = zip(kept.epoch(epoch), streamed.epoch(epoch), helped.epoch(epoch), strict=True)
+        for (one, _), (other, _), (third, _) in every:
             assert_same(one, other)
             assert_same(one, third)
     for (chosen, one), (others, other) in zip(kept.in_order(), helped.in_order(), strict=True):
@@ -114,7 +116,7 @@ def test_the_same_batches_kept_streamed_and_streamed_by_two_workers(prepared, he
 
 def test_an_epoch_that_was_left_does_not_reach_into_the_next(prepared, helped):
     next(helped.epoch(0))
-    for one, other in zip(make(prepared).epoch(1), helped.epoch(1), strict=True):
+    for (one, _), (other, _) in zip(make(prepared).epoch(1), helped.epoch(1), strict=True):
         assert_same(one, other)
 
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from tests.tspbench.helpers import one_sentence, silent
 from tspbench.config import Settings, validated
-from tspbench.fit import STATE, FitSettings, Job, fit, learning_rate_factor
+from tspbench.fit import STATE, Job, fit
+from tspbench.fit_settings import FitSettings, learning_rate_factor
 from tspbench.storage.checkpoints import read_state
 
 STEPS = 3
@@ -131,7 +132,7 @@ class Net(nn.Module):
 def batch_of(epoch, step):
     generator = torch.Generator().manual_seed(100 * epoch + step)
     x = torch.randn(8, 4, generator=generator)
-    return x, x.sum(1, keepdim=True)
+    return x, x.sum(1, keepdim=True), len(x)
 
 
 def job(seed=0, fingerprint="a", validate=None, batches=None):
@@ -140,7 +141,7 @@ def job(seed=0, fingerprint="a", validate=None, batches=None):
     return Job(
         model=model,
         groups={"stem": model.stem.parameters(), "rest": model.rest.parameters()},
-        batches=batches or (lambda epoch: (batch_of(epoch, step) for step in range(STEPS))),
+        batches=batches or (lambda epoch, first: (batch_of(epoch, step) for step in range(first, STEPS))),
         steps=STEPS,
         loss=lambda model, batch, epoch, step: {"total": ((model(batch[0]) - batch[1]) ** 2).mean()},
         validate=validate,
@@ -161,8 +162,8 @@ def same(first, second):
 def killed_in(epoch):
     """Return batches that break off in the middle of an epoch, as a kill does."""
 
-    def batches(number):
-        for step in range(STEPS):
+    def batches(number, first):
+        for step in range(first, STEPS):
             if (number, step) == (epoch, 1):
                 raise KeyboardInterrupt
             yield batch_of(number, step)
@@ -191,9 +192,9 @@ def one_weight(validate=None):
     return Job(
         model=model,
         groups={"all": model.parameters()},
-        batches=lambda epoch: [1.0, 1.0],
+        batches=lambda epoch, first: [(1.0, 1), (1.0, 1)],
         steps=2,
-        loss=lambda model, batch, epoch, step: {"total": model(torch.ones(1, 1)).sum() * batch},
+        loss=lambda model, batch, epoch, step: {"total": model(torch.ones(1, 1)).sum() * batch[0]},
         validate=validate,
         better="score",
         fingerprint="",
@@ -270,7 +271,7 @@ def test_clipping_by_hand(tmp_path, clip_norm, steps):
     what = Job(
         model=model,
         groups={"a": [model["a"]], "b": [model["b"]]},
-        batches=lambda epoch: [None],
+        batches=lambda epoch, first: [(1,)],
         steps=1,
         loss=lambda model, batch, epoch, step: {"total": (3 * model["a"] + 4 * model["b"]).sum()},
         validate=None,
@@ -327,9 +328,9 @@ def test_a_run_killed_in_any_epoch_ends_as_if_it_had_not_been(tmp_path, optimize
         run(job(batches=killed_in(epoch)), settings, tmp_path / "killed")
     seen = []
 
-    def batches(number):
+    def batches(number, first):
         seen.append(number)
-        return (batch_of(number, step) for step in range(STEPS))
+        return (batch_of(number, step) for step in range(first, STEPS))
 
     # Before the first epoch's end nothing is kept; after it, initial weights no longer matter.
     resumed, history = run(job(seed=min(epoch, 1), batches=batches), settings, tmp_path / "killed")
@@ -394,7 +395,7 @@ def test_a_killed_run_remembers_its_best_epoch(tmp_path):
 def test_a_finished_run_is_taken_as_it_is(tmp_path):
     whole, told = run(job(), SETTINGS, tmp_path)
 
-    def batches(_):
+    def batches(*_):
         raise AssertionError("nothing is left to train")
 
     again, history = run(job(seed=1, batches=batches), SETTINGS, tmp_path)

@@ -96,7 +96,7 @@ def shown(batch: ProposalBatch) -> list[int]:
 def test_an_epoch_shows_every_video_as_often_as_asked(files):
     batches = batches_of(files, everywhere(), batch_size=4, passes=3)
     assert batches.steps() == 6  # 21 by 4
-    first, again, second = ([shown(batch) for batch in batches.epoch(epoch)] for epoch in (0, 0, 1))
+    first, again, second = ([shown(batch) for batch, _ in batches.epoch(epoch)] for epoch in (0, 0, 1))
     assert first == again
     assert first != second
     for epoch in (first, second):
@@ -104,12 +104,12 @@ def test_an_epoch_shows_every_video_as_often_as_asked(files):
         assert sorted(k for batch in epoch for k in batch) == sorted(list(range(7)) * 3)
     others = everywhere()
     del others["v2"]
-    assert {k for batch in batches_of(files, others).epoch(0) for k in shown(batch)} == {0, 1, 3, 4, 5, 6}
+    assert {k for batch, _ in batches_of(files, others).epoch(0) for k in shown(batch)} == {0, 1, 3, 4, 5, 6}
 
 
 def test_whoever_reads_changes_nothing(files):
     kept, read, by_workers = (
-        list(batches_of(files, everywhere(), memory_bytes=memory, workers=workers, passes=2).epoch(1))
+        [batch for batch, _ in batches_of(files, everywhere(), None, memory, workers, passes=2).epoch(1)]
         for memory, workers in ((1 << 20, 0), (0, 0), (0, 1))
     )
     assert len(kept) == len(read) == len(by_workers) == 5

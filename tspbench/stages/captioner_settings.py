@@ -8,7 +8,7 @@ from baselines import CAPTIONERS, LOCALIZERS
 from baselines.bmt_proposals import AUDIO_ANCHORS, AUDIO_KERNELS, VISUAL_ANCHORS, VISUAL_KERNELS, ProposalGenerator
 from tspbench.config import Settings, choose, validated
 from tspbench.errors import UserError
-from tspbench.fit import FitSettings
+from tspbench.fit_settings import FitSettings
 
 GENERATOR: Final = "generator"
 GROUND_TRUTH: Final = "ground-truth"

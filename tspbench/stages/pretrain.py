@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -19,9 +20,10 @@ from tspbench.datasets import Dataset
 from tspbench.device import workers_for
 from tspbench.encoders import AnyEncoder
 from tspbench.errors import UserError
-from tspbench.fit import FitSettings, History, Job, fit
+from tspbench.fit import History, Job, fit
+from tspbench.fit_settings import FitSettings
 from tspbench.pretraining import METHODS
-from tspbench.pretraining.contract import HeadOptions, accuracies, count_correct
+from tspbench.pretraining.contract import ClipLabels, HeadOptions, accuracies, count_correct
 from tspbench.pretraining.fidelity import EndToEndSettings
 from tspbench.pretraining.segments import LabelledSegment, Sampling, cut_segments, label_counts
 from tspbench.progress import Advance, say
@@ -148,8 +150,11 @@ def pretrain(
 
     training, validation = batches(lesson.training), batches(lesson.validation)
 
+    def epoch_batches(epoch: int, first: int) -> Iterable[tuple[Tensor, ClipLabels, int]]:
+        return ((clips, labels, len(clips)) for clips, labels in islice(training.epoch(epoch), first, None))
+
     def loss(model: nn.Module, batch: Any, _epoch: int, _step: int) -> dict[str, Tensor]:
-        clips, labels = batch
+        clips, labels, _ = batch
         losses: dict[str, Tensor] = method.loss(model(clips, labels), labels)
         return losses
 
@@ -160,12 +165,13 @@ def pretrain(
     job = Job(
         model=method,
         groups=_groups(method, encoder.stem_prefix),
-        batches=training.epoch,
+        batches=epoch_batches,
         steps=training.steps(),
         loss=loss,
         validate=validate,
         better="mean_accuracy",
         fingerprint=key,
+        unit="clips",
     )
     history = fit(job, settings.fit, device, folder, advance)
     heads = {head: dict(layer.state_dict()) for head, layer in method.heads.items()}

@@ -3,7 +3,7 @@
 from typing import Final
 
 from tspbench.feature_views import TimeSettings
-from tspbench.fit import FitSettings
+from tspbench.fit_settings import FitSettings
 from tspbench.proposal_batches import RefineSettings
 from tspbench.stages.captioner_settings import CaptionerSettings, GeneratorSettings
 from tspbench.stages.train import LocalizerSettings

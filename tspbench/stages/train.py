@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from baselines import LOCALIZERS, REFINERS
 from baselines.contract import FeatureBatch
+from tspbench import ranks
 from tspbench.config import Settings, choose, validated
 from tspbench.device import workers_for
 from tspbench.errors import UserError
 from tspbench.feature_batches import FeatureBatches
 from tspbench.feature_views import FeatureViews, TimeSettings
-from tspbench.fit import FitSettings, Job, fit, seed_random_layers
+from tspbench.fit import Job, fit, seed_random_layers
+from tspbench.fit_settings import FitSettings
 from tspbench.progress import Advance
 from tspbench.proposal_batches import RefineSettings
 from tspbench.storage.checkpoints import Weights, write_weights
@@ -137,10 +139,12 @@ def train_localizer(
     workers = workers_for(device, settings.fit.workers)
     batches = FeatureBatches(views, settings.fit.batch_size, torch.device(device), workers, seed)
 
-    def loss(forward: nn.Module, batch: FeatureBatch, epoch: int, step: int) -> Mapping[str, Tensor]:
+    def loss(forward: nn.Module, batch: tuple[FeatureBatch, int], epoch: int, step: int) -> Mapping[str, Tensor]:
+        own, samples = batch
         generator = torch.Generator().manual_seed(seed_random_layers(seed, epoch, step))
-        targets = model.targets(batch.segments, batch.labels)
-        losses: Mapping[str, Tensor] = model.loss(forward(batch.features, batch.mask), targets, generator)
+        output = ranks.gathered(forward(own.features, own.mask), samples)
+        targets = ranks.gathered(model.targets(own.segments, own.labels), samples)
+        losses: Mapping[str, Tensor] = model.loss(output, targets, generator)
         return losses
 
     job = Job(
@@ -152,6 +156,8 @@ def train_localizer(
         validate=None,
         better="total_loss",
         fingerprint=key,
+        unit="views",
+        names=batches.names,
     )
     figures = fit_and_write(job, settings, seed, device, folder, advance)
     return {**figures, "training_videos": len(views.names)}

@@ -1,6 +1,6 @@
 """Features + captions → trained captioner."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -106,14 +106,15 @@ def train_captioner(
     workers = workers_for(device, settings.fit.workers)
     batches = SegmentBatches(lesson.segments, settings.fit.batch_size, torch.device(device), workers, seed)
 
-    def epoch_batches(epoch: int) -> Any:
-        for chosen, streams in batches.epoch(epoch):
+    def epoch_batches(epoch: int, first: int) -> Iterator[tuple[CaptionBatch, int]]:
+        for chosen, streams in batches.epoch(epoch, first):
             words = padded_words([lesson.sentences[number] for number in chosen])
-            yield CaptionBatch(streams, words.to(device))
+            yield CaptionBatch(streams, words.to(device)), len(chosen)
 
-    def loss(forward: nn.Module, batch: CaptionBatch, epoch: int, step: int) -> Mapping[str, Tensor]:
+    def loss(forward: nn.Module, batch: tuple[CaptionBatch, int], epoch: int, step: int) -> Mapping[str, Tensor]:
+        shown, _ = batch
         seed_random_layers(seed, epoch, step)
-        losses: Mapping[str, Tensor] = model.loss(forward(batch.streams, batch.words[:, :-1]), batch.words)
+        losses: Mapping[str, Tensor] = model.loss(forward(shown.streams, shown.words[:, :-1]), shown.words)
         return losses
 
     validate = lesson.validate
@@ -126,6 +127,8 @@ def train_captioner(
         validate=None if validate is None else lambda _: {"METEOR": validate(model)},
         better="METEOR",
         fingerprint=key,
+        unit="captions",
+        names=batches.names,
     )
     with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
         history = fit(job, settings.fit, device, folder, advance)

@@ -1,6 +1,6 @@
 """The frozen encoder of a captioner + annotated segments → trained proposal generator; and what it proposes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -96,8 +96,11 @@ def train_generator(
     batches = SegmentBatches(lesson.videos, how.batch_size, torch.device(device), workers, seed)
     steps = [torch.from_numpy(segments) for segments in _in_steps(lesson)]
 
-    def loss(forward: nn.Module, batch: tuple[list[int], Streams], epoch: int, step: int) -> Mapping[str, Tensor]:
-        chosen, streams = batch
+    def epoch_batches(epoch: int, first: int) -> Iterator[tuple[list[int], Streams, int]]:
+        return ((chosen, streams, len(chosen)) for chosen, streams in batches.epoch(epoch, first))
+
+    def loss(forward: nn.Module, batch: tuple[list[int], Streams, int], epoch: int, step: int) -> Mapping[str, Tensor]:
+        chosen, streams, _ = batch
         seed_random_layers(seed, epoch, step)
         # As it encodes when it proposes, whatever precision the generator is trained in.
         with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
@@ -110,12 +113,14 @@ def train_generator(
     job = Job(
         model=model,
         groups={"generator": list(model.parameters())},
-        batches=batches.epoch,
+        batches=epoch_batches,
         steps=batches.steps(),
         loss=loss,
         validate=None if validate is None else lambda _: {"F1": validate(model)},
         better="F1",
         fingerprint=key,
+        unit="videos",
+        names=batches.names,
     )
     with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
         history = fit(job, how, device, folder, advance)

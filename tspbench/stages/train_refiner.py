@@ -41,9 +41,10 @@ def train_refiner(
         Figures for the record.
     """
 
-    def loss(forward: nn.Module, batch: ProposalBatch, epoch: int, step: int) -> Mapping[str, Tensor]:
+    def loss(forward: nn.Module, batch: tuple[ProposalBatch, int], epoch: int, step: int) -> Mapping[str, Tensor]:
+        proposed, _ = batch
         generator = torch.Generator().manual_seed(seed_random_layers(seed, epoch, step))
-        graphs = model.graphs(batch, generator).to(device)
+        graphs = model.graphs(proposed, generator).to(device)
         losses: Mapping[str, Tensor] = model.loss(forward(graphs), graphs)
         return losses
 
@@ -59,6 +60,8 @@ def train_refiner(
         validate=None,
         better="total_loss",
         fingerprint=key,
+        unit="videos",
+        names=batches.names,
     )
     figures = fit_and_write(job, settings, seed, device, folder, advance)
     return {**figures, "training_videos": len(batches)}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tspbench.datasets import Dataset, DatasetCard
-from tspbench.fit import FitSettings
+from tspbench.fit_settings import FitSettings
 from tspbench.stages.train import LocalizerSettings
 from tspbench.storage.features import RowMeaning, VideoFeatures, write_features
 

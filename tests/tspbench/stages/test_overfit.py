@@ -7,7 +7,7 @@ import pytest
 
 from baselines import LOCALIZERS
 from tspbench.datasets import Dataset, DatasetCard
-from tspbench.fit import FitSettings
+from tspbench.fit_settings import FitSettings
 from tspbench.stages.evaluate import evaluate
 from tspbench.stages.localization import Localization
 from tspbench.stages.train import LocalizerSettings

@@ -8,7 +8,7 @@ import pytest
 from evaluation import CAPTIONING_PROTOCOLS, captioning
 from tests.evaluation.helpers import shared
 from tspbench.datasets import Dataset, DatasetCard
-from tspbench.fit import FitSettings
+from tspbench.fit_settings import FitSettings
 from tspbench.stages.caption_models import CaptionModels
 from tspbench.stages.caption_rows import CaptionRow
 from tspbench.stages.captioner_settings import CaptionerSettings, DecodingSettings, GeneratorSettings

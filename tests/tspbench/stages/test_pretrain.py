@@ -11,7 +11,7 @@ from tests.evaluation.helpers import shared
 from tests.tspbench.helpers import one_sentence, silent, small_dataset, with_card
 from tspbench.datasets import open_dataset
 from tspbench.encoders import load_encoder, new_encoder
-from tspbench.fit import FitSettings
+from tspbench.fit_settings import FitSettings
 from tspbench.pretraining.contract import BACKGROUND
 from tspbench.pretraining.segments import LabelledSegment
 from tspbench.stages.pretrain import (

@@ -14,7 +14,7 @@ from tests.tspbench.stages.feature_sets import SETTINGS as SMALL
 from tests.tspbench.stages.feature_sets import write_rows, write_set
 from tspbench.datasets import Dataset, DatasetCard
 from tspbench.feature_views import TimeSettings
-from tspbench.fit import FitSettings
+from tspbench.fit_settings import FitSettings
 from tspbench.proposal_batches import RefineSettings
 from tspbench.stages.evaluate import evaluate
 from tspbench.stages.localization import Localization

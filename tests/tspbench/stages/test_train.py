@@ -6,7 +6,8 @@ from baselines import LOCALIZERS
 from tests.tspbench.helpers import one_sentence, silent
 from tests.tspbench.stages.feature_sets import CLASSES, SETTINGS, write_rows, write_set
 from tspbench.feature_views import FeatureViews, TimeSettings
-from tspbench.fit import STATE, FitSettings
+from tspbench.fit import STATE
+from tspbench.fit_settings import FitSettings
 from tspbench.stages.train import LOCALIZER_FILE, LocalizerSettings, new_localizer, train_localizer
 from tspbench.storage.annotations import read_annotations
 from tspbench.storage.checkpoints import read_weights
