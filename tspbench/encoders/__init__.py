@@ -12,16 +12,23 @@ from tspbench.encoders.r2plus1d_18 import R2Plus1D18
 from tspbench.encoders.r2plus1d_34 import R2Plus1D34
 from tspbench.encoders.r3d_18 import R3D18
 from tspbench.encoders.tiny import Tiny
+from tspbench.encoders.tsm import Tsm, own_names
+from tspbench.encoders.tsm_18 import Tsm18
+from tspbench.encoders.tsm_34 import Tsm34
+from tspbench.encoders.tsm_50 import Tsm50
 from tspbench.errors import UserError
 from tspbench.storage.catalog import CATALOG
 from tspbench.storage.checkpoints import Weights, read_weights
 
-AnyEncoder = R3D18 | R2Plus1D18 | R2Plus1D34 | Tiny
+AnyEncoder = R3D18 | R2Plus1D18 | R2Plus1D34 | Tsm18 | Tsm34 | Tsm50 | Tiny
 
 ENCODERS: Final[dict[str, type[AnyEncoder]]] = {
     "r3d_18": R3D18,
     "r2plus1d_18": R2Plus1D18,
     "r2plus1d_34": R2Plus1D34,
+    "tsm_18": Tsm18,
+    "tsm_34": Tsm34,
+    "tsm_50": Tsm50,
     "tiny": Tiny,
 }
 
@@ -59,11 +66,11 @@ def load_encoder(name: str | None, checkpoint: Path | None) -> tuple[AnyEncoder,
 
 
 def _published_weights(name: str | None) -> Weights:
-    """Return torchvision's Kinetics-400 weights: as `tspbench fetch` left them, or else through torchvision's cache."""
+    """Return torchvision's weights: as `tspbench fetch` left them, or else through torchvision's cache."""
     if name is None:
         raise UserError("No encoder was named: give --encoder, --checkpoint or both.")
     kind = ENCODERS[choose("encoder", name, ENCODERS)]
-    if kind.torchvision_weights is None:
+    if not kind.torchvision_weights:
         released = ", ".join(
             entry for entry in CATALOG if entry.startswith(f"{name}-") and CATALOG[entry].kind == "weights"
         )
@@ -71,15 +78,16 @@ def _published_weights(name: str | None) -> Weights:
         raise UserError(f"torchvision publishes no weights of {name}: give a file with --checkpoint{such}.")
     from torchvision.models import get_weight  # noqa: PLC0415 - only this branch needs the weight tables
 
-    weight = get_weight(f"{kind.torchvision_weights}.KINETICS400_V1")
-    fetched = CATALOG[f"{name}-kinetics400"].path
+    word, published = next(iter(kind.torchvision_weights.items()))
+    weight = get_weight(published)
+    fetched = next(entry.path for entry in CATALOG.values() if entry.address == weight.url)
     if fetched.is_file():
         return Weights(encoder=name, features=read_weights(fetched).features, heads={}, card={"source": weight.url})
     try:
         state = weight.get_state_dict(progress=False, check_hash=True)
     except OSError as error:
         raise UserError(
-            f"The Kinetics weights of {name} could not be fetched from {weight.url} ({error}): connect to a network, "
+            f"The {word} weights of {name} could not be fetched from {weight.url} ({error}): connect to a network, "
             f"or download that file elsewhere and put it at {fetched}, or give it with --checkpoint."
         ) from error
     return Weights(encoder=name, features=state, heads={}, card={"source": weight.url})
@@ -89,6 +97,7 @@ def _fill(encoder: nn.Module, state: Mapping[str, Tensor], source: str, name: st
     """Load ``state`` into ``encoder``; a classifier (``fc``) in it is left out."""
     wanted = encoder.state_dict()
     given = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    given = own_names(given) if isinstance(encoder, Tsm) else given
     missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
     unknown = [key for key in given if key not in wanted]
     shapes = [key for key in wanted if key in given and wanted[key].shape != given[key].shape]

