@@ -116,6 +116,8 @@ def section(start, end):
 def test_the_numbers_of_a_row_are_in_one_line_of_the_fact_sheet_with_their_mark(key):
     told = section("### 10.1", "### 10.2")
     assert "may be printed" in told
+    lofi = section("### 2.2", "## 3.").splitlines()  # which says of all its lines at once that they are C1
+    assert "All below C1" in section("## 2. LoFi", "### 2.1")
     by_mark = {}
     for cell in ROWS[key].cells.values():
         by_mark.setdefault(cell.mark, set()).add(Decimal(cell.value))
@@ -123,7 +125,29 @@ def test_the_numbers_of_a_row_are_in_one_line_of_the_fact_sheet_with_their_mark(
         allowed = told if mark == "10.1" else facts()
         lines = [line for line in allowed.splitlines() if values <= numbers(line)]
         assert lines, (mark, values)
-        assert mark == "10.1" or any(re.search(rf"\b{mark}\b", line) for line in lines), lines
+        known = [line for line in lines if re.search(rf"\b{mark}\b", line) or (mark == "C1" and line in lofi)]
+        assert mark == "10.1" or known, lines
+
+
+@pytest.mark.parametrize("key", [key for key in ROWS if key.startswith("lofi-")])
+def test_a_row_of_lofi_says_what_was_read_and_claims_no_videos(key):
+    row = ROWS[key]
+    assert "anonymous submission" in row.source
+    assert "anonymous NeurIPS-2021 submission" in facts()
+    assert not row.video_set
+    table = re.search(r"tables? (\d)", row.source)[1]
+    values = {Decimal(cell.value) for cell in row.cells.values()}
+    lines = [line for line in section("### 2.2", "## 3.").splitlines() if values <= numbers(line)]
+    assert any(f"T{table}" in line.rpartition("| ")[2] for line in lines), lines
+
+
+def test_the_rows_of_lofi_are_in_the_order_of_the_paper():
+    """Every kind of LoFi is better than a frozen encoder of Kinetics, which is better than one of ImageNet."""
+    mean = {key: Decimal(row.cells["average_mAP"].value) for key, row in ROWS.items() if key.startswith("lofi-")}
+    assert mean["lofi-icp"] < mean["lofi-acp"] < mean["lofi-acp-plus"] < mean["lofi-spatial"]
+    assert mean["lofi-spatial"] < mean["lofi-temporal"] < mean["lofi-short-cycle"] < mean["lofi-long-cycle"]
+    for kind in ("-tsm34", "-tsm50"):
+        assert mean[f"lofi-acp{kind}"] < mean[f"lofi-long-cycle{kind}"]
 
 
 @pytest.mark.parametrize(("key", "metric"), CELLS)
