@@ -5,12 +5,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
     """Let processes that are started in the block never hear of Ctrl-C: this one does, and ends them."""
+    resource_tracker.ensure_running()  # the first process starts this one, too, which ends with SIGINT unblocked
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

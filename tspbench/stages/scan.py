@@ -1,24 +1,20 @@
 """Videos → manifest: each opened and decoded in a child with a deadline."""
 
-import math
 import os
-import signal
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping
-from contextlib import closing, suppress
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from tspbench.errors import UserError
-from tspbench.processes import deaf_to_interrupts
 from tspbench.progress import Advance, say
 from tspbench.storage.json_files import read_json
 from tspbench.storage.manifest import FORMAT, Journal, Manifest, ScannedVideo, file_stamp, read_manifest, write_manifest
 from tspbench.storage.video import Problem, VideoError, silence_decoders
 from tspbench.storage.video_check import VideoFacts, check_video
+from tspbench.workers import LostError, Pool
 
 Check = Callable[[Path], VideoFacts]
 Outcome = VideoFacts | VideoError
@@ -28,7 +24,6 @@ DEADLINE_SECONDS: Final = 10.0
 # These may have been the fault of the machine or the disk: the next scan looks again.
 MAY_PASS: Final = frozenset({Problem.TIMEOUT, Problem.CRASHED, Problem.UNREADABLE})
 NAMED: Final = 5  # quarantined videos that the summary names
-_SPAWN: Final = get_context("spawn")  # decoders do not survive a fork
 
 
 def scan(
@@ -155,112 +150,37 @@ def _entry(name: str, stamp: Stamp, outcome: Outcome, path: Path) -> ScannedVide
     return ScannedVideo(name, *stamp, problem=outcome.problem, reason=str(outcome).replace(str(path), stamp[0]))
 
 
-class _Worker:
-    """A process that examines one file at a time, as long as it lives."""
-
-    def __init__(self, check: Check) -> None:
-        self.connection, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, check), daemon=True)
-        with deaf_to_interrupts():
-            self._process.start()
-        theirs.close()  # so that the end of the process is the end of the connection
-        self.video = ""  # the one in work
-        self._path = Path()
-        self._seconds = 0.0
-        self.due = math.inf  # when the answer has to be there
-
-    def give(self, video: str, path: Path, seconds: float) -> None:
-        """Have a file examined."""
-        with suppress(OSError):  # it has died in the meantime: its answer will say so
-            self.connection.send((path, seconds))
-        self.video, self._path, self._seconds, self.due = video, path, seconds, time.monotonic() + seconds
-
-    def answer(self) -> Outcome | None:
-        """Return what was found, or None where this only says that it is ready for its first file."""
-        self.due = math.inf
-        try:
-            answer: Outcome | None = self.connection.recv()
-        except (EOFError, OSError) as error:
-            self.end()
-            code = self._process.exitcode or 0
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            if not self.video:
-                raise RuntimeError(f"a worker ended before its first file ({how})") from error
-            answer = VideoError(f"{self._path} crashed what decodes it ({how}): download it again.", Problem.CRASHED)
-        return answer
-
-    def give_up(self) -> VideoError:
-        """End the process, which is late."""
-        self.end()
-        return VideoError(
-            f"{self._path} gave no answer within {self._seconds:g} s: download it again, or allow more time.",
-            Problem.TIMEOUT,
-        )
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the process has been ended."""
-        return self.connection.closed
-
-    def end(self) -> None:
-        """Kill the process, whatever it does; one that waits for a dead disk ends when the disk answers."""
-        self._process.kill()
-        self._process.join(1.0)
-        self.connection.close()
-
-
 def _examined(
     videos: Mapping[str, Path], check: Check, workers: int, seconds: float
 ) -> Generator[tuple[str, Outcome], None, None]:
     """Yield what was found of each video, as it comes."""
-    waiting = deque(videos.items())
-    pool: list[_Worker] = []
-    try:
-        while len(pool) < min(workers, len(videos)):
-            pool.append(_Worker(check))
-        while pool:
-            soonest = min(worker.due for worker in pool)
-            wait([worker.connection for worker in pool], None if soonest == math.inf else soonest - time.monotonic())
-            for place, worker in enumerate(pool):
-                if worker.connection.poll():  # an answer in time counts, however late it is looked at
-                    outcome = worker.answer()
-                elif time.monotonic() >= worker.due:
-                    outcome = worker.give_up()
-                else:
-                    continue
-                if outcome is not None:
-                    yield worker.video, outcome
-                if not waiting:
-                    worker.end()
-                elif worker.is_over:
-                    pool[place] = _Worker(check)
-                else:
-                    worker.give(*waiting.popleft(), seconds)
-            pool = [worker for worker in pool if not worker.is_over]
-    finally:
-        for worker in pool:
-            worker.end()
+    # Once is enough: what a decoder died of is looked at again by the next scan.
+    with Pool(partial(_examiner, check), workers, seconds, attempts=1) as pool:
+        for name, answer in pool.as_they_come(videos.items(), ahead=workers):
+            yield name, _lost(videos[name], answer, seconds) if isinstance(answer, UserError) else answer
 
 
-def _serve(connection: Connection, check: Check) -> None:
-    """Examine files in a process of its own, until there is nobody left who asks."""
+def _lost(path: Path, error: UserError, seconds: float) -> VideoError:
+    if isinstance(error, VideoError):
+        return error
+    if isinstance(error, LostError) and error.how:
+        return VideoError(f"{path} crashed what decodes it ({error.how}): download it again.", Problem.CRASHED)
+    return VideoError(
+        f"{path} gave no answer within {seconds:g} s: download it again, or allow more time.", Problem.TIMEOUT
+    )
+
+
+def _examiner(check: Check) -> Callable[[Path], VideoFacts]:
+    """Return what examines files in a process of its own."""
     silence_decoders()
-    with suppress(EOFError, OSError):
-        connection.send(None)
-        while True:
-            path, seconds = connection.recv()
-            # Should nobody be left to end it, a decoder that hangs is ended by the system.
-            signal.setitimer(signal.ITIMER_REAL, 2 * seconds + 1)
-            outcome = _outcome(path, check)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send(outcome)
+    return partial(_outcome, check)
 
 
-def _outcome(path: Path, check: Check) -> Outcome:
+def _outcome(check: Check, path: Path) -> VideoFacts:
     try:
         return check(path)
-    except VideoError as error:
-        return error
+    except VideoError:
+        raise
     except Exception as error:  # whatever it is, it is about this file, and the others go on
         what = f"{type(error).__name__}: {error}"
-        return VideoError(f"{path} crashed what decodes it ({what}): download it again.", Problem.CRASHED)
+        raise VideoError(f"{path} crashed what decodes it ({what}): download it again.", Problem.CRASHED) from error
