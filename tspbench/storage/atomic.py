@@ -1,10 +1,15 @@
 """Files that appear whole or not at all: temporary sibling, fsync, rename."""
 
+import errno
+import glob
 import os
+import socket
 import stat
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -14,13 +19,15 @@ from tspbench.errors import UserError
 
 # Room for so many bytes more says that a library failed for another reason than the disk.
 PROBE_BYTES: Final = 1 << 20
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` that takes its place when the block ends without an error.
 
-    A kill at any moment leaves the old file, or none; at worst a ``.NAME.*.part`` sibling stays behind.
+    A kill at any moment leaves the old file, or none; at worst a ``.NAME.*.part`` sibling stays behind, until the file
+    is written the next time.
 
     Raises:
         UserError: the folder cannot be written or the disk is full.
@@ -29,13 +36,14 @@ def replacing(path: Path) -> Iterator[Path]:
     path = path.resolve()
     if path.exists() and not path.is_file():
         raise UserError(f"{path} cannot be written (it is there, and no file): choose another place.")
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    temporary = path.with_name(f".{path.name}.{_room()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path)
         temporary.touch(exist_ok=False)
         mode = stat.S_IMODE(temporary.stat().st_mode)  # as the umask has it; safetensors makes its files private
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({_why(error)}): choose another place.") from error
+        raise _unwritten(path, error) from error
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -49,10 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
         refusal = error if isinstance(error, OSError) else _refusal(temporary)
         if refusal is None:
             raise
-        raise UserError(
-            f"{path} cannot be written ({_why(refusal)}): make room or choose another place, then run "
-            "the same command again; what is finished is kept."
-        ) from error
+        raise _unwritten(path, refusal, begun=True) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -72,6 +77,34 @@ def write_json(path: Path, content: object) -> None:
     """Write ``content`` to ``path`` atomically, as indented JSON with sorted keys; NumPy arrays become lists."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
     write_bytes(path, orjson.dumps(content, option=options))
+
+
+def _remove_left(path: Path) -> None:
+    """Remove the temporary siblings that processes left which are gone: large ones would fill a disk, kill by kill."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{_room()}-*.part"):
+        process = left.suffixes[-2].split("-")[1]
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except OSError:  # somebody else's
+            continue
+
+
+@cache
+def _room() -> str:
+    """Return what tells which processes see each other: those of other machines and containers do not."""
+    namespace = Path("/proc/self/ns/pid")
+    seen = f"{socket.gethostname()} {namespace.readlink() if namespace.is_symlink() else ''}"
+    return f"{zlib.crc32(seen.encode()):08x}"
+
+
+def _unwritten(path: Path, error: OSError, *, begun: bool = False) -> UserError:
+    if begun or error.errno in FULL:
+        mend = "make room or choose another place, then run the same command again; what is finished is kept."
+    else:
+        mend = "choose another place."
+    return UserError(f"{path} cannot be written ({_why(error)}): {mend}")
 
 
 def _refusal(path: Path) -> OSError | None:

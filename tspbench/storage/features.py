@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -81,7 +82,7 @@ def finished_videos(folder: Path, stamps: Mapping[str, str]) -> dict[str, Path]:
 
 
 def assemble(path: Path, parts: Mapping[str, Path], meaning: RowMeaning, skipped: Mapping[str, str]) -> None:
-    """Join parts into the feature file, atomically.
+    """Join parts into the feature file, atomically; its bytes do not tell which video was in which part.
 
     Args:
         path: the file to write.
@@ -92,11 +93,10 @@ def assemble(path: Path, parts: Mapping[str, Path], meaning: RowMeaning, skipped
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(_meaning_attributes(meaning))
         file.attrs["skipped"] = sorted(f"{name}: {reason}" for name, reason in skipped.items())
-        for part in sorted(set(parts.values())):
+        for part, names in groupby(sorted(parts), parts.__getitem__):
             with h5py.File(part, "r") as source:
-                for name in source:
-                    if parts.get(name) == part:
-                        source.copy(name, file)
+                for name in names:
+                    source.copy(name, file)
 
 
 def write_features(path: Path, features: Mapping[str, VideoFeatures], meaning: RowMeaning) -> None:

@@ -58,10 +58,10 @@ def claim(folder: Path, key: str) -> None:
     # Temporary files, which a kill leaves behind, are hidden ones.
     if not mark.is_file() and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UserError(f"{folder} holds files that no run of tspbench put there: choose another --out, or move them.")
+    # What is removed is renamed first: a kill in the middle must not leave some of its files without the mark.
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if not mark.is_file() or mark.read_text("utf-8") != key:
-        # Renamed first: a kill while files are removed must not leave some of them without the mark.
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
         if folder.is_dir():
             folder.rename(old)
         write_text(mark, key)
