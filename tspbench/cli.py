@@ -1,15 +1,13 @@
 """Every command; each body is one call."""
 
 import os
-import re
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from tspbench import __version__
+from tspbench.cli_group import Group
 from tspbench.cli_options import (
     Changes,
     DatasetName,
@@ -30,37 +28,12 @@ from tspbench.cli_options import (
     UnknownVideos,
 )
 from tspbench.data_cli import app as data_app
-from tspbench.errors import UserError
 
 # ruff: noqa: PLC0415 - `--help` of any command must not load torch: each command imports what it needs
 
 
-# What typer raises for an unknown option, command or value; of its own classes only the heir is public.
-_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
-
-
-class _Group(TyperGroup):
-    """Turns a user's mistake into one sentence on stderr and exit code 2, and Ctrl-C into 130."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            print(f"Error: {error}", file=sys.stderr)
-            raise typer.Exit(2) from error
-        except _USAGE_ERROR as error:
-            command = " ".join(["tspbench", *(error.ctx.command_path.split()[1:] if error.ctx else [])])
-            problem = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
-            problem = re.sub(r"\. Did you mean (.*\?)$", r" (did you mean \1)", problem)
-            print(f"Error: {problem}; see `{command} --help`.", file=sys.stderr)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
-            print("Interrupted: what was finished is kept.", file=sys.stderr)
-            raise typer.Exit(130) from error
-
-
 app = typer.Typer(
-    cls=_Group,
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -6,10 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from tspbench import ranks
 from tspbench.datasets import CARD, DATASETS, Dataset, find_videos, generate, open_dataset
 from tspbench.datasets.inventory import inventory
 from tspbench.encoders import AnyEncoder, load_encoder, new_encoder
 from tspbench.errors import UserError
+from tspbench.fit_settings import NOT_IN_RESULT
 from tspbench.plan import features_folder
 from tspbench.progress import progress
 from tspbench.recipe import RANDOM, PretrainStage, Recipe
@@ -52,7 +54,8 @@ class Experiment:
             UserError: something is missing, or a mistake in data or recipe; what is finished by then is kept.
         """
         self._check_sources()
-        write_toml(self.out / "recipe.toml", self.recipe.model_dump(mode="json", exclude_none=True))
+        resolved = self.recipe.model_dump(mode="json", exclude_none=True)
+        ranks.by_first(lambda: write_toml(self.out / "recipe.toml", resolved))
         for key, source in self.recipe.sets.items():
             if source in DATASETS or key == self.recipe.target:
                 self.dataset(key)
@@ -145,12 +148,13 @@ class Experiment:
         }
         # What is an input counts by its content, and who prepares the batches does not count at all.
         own = stage.model_dump(
-            mode="json", exclude={"data": True, "init": True, "gvf_features": True, "fit": {"workers"}}
+            mode="json", exclude={"data": True, "init": True, "gvf_features": True, "fit": NOT_IN_RESULT}
         )
         splits, protocol = dict(dataset.card.splits), dataset.protocol
         settings = {**own, "encoder": kind, "seed": self.recipe.seed, "splits": splits, "protocol": protocol}
 
         def work(key: str) -> Mapping[str, object]:
+            ranks.join(self.device)
             encoder = self._encoder(stage.init, kind)
             gvf = global_features(gvf_files, stage.gvf) if gvf_files else None
             lesson = prepare_lesson(dataset, encoder.preprocessing.clip_seconds, stage, gvf)
@@ -167,7 +171,7 @@ class Experiment:
                     advance=advance,
                 )
 
-        run_stage("pretrain", folder, settings, inputs, [ENCODER_FILE], work)
+        run_stage("pretrain", folder, settings, inputs, [ENCODER_FILE], work, shared=True)
         return folder / ENCODER_FILE
 
     def features(self, name: str) -> Sequence[Path]:
@@ -227,7 +231,7 @@ class Experiment:
             return {"videos": len(videos)}
 
         inputs = {"videos": hash_videos(videos), "encoder": weights}
-        run_stage("extract", folder, settings, inputs, [FEATURES_FILE], work)
+        run_stage("extract", folder, settings, inputs, [FEATURES_FILE], work, shared=True)
         return folder / FEATURES_FILE
 
     def _random_features(self) -> Path:

@@ -1,5 +1,6 @@
 """Progress of long work: a bar with an ETA on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from typing import Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tspbench import ranks
 
 SECONDS_BETWEEN_LINES: Final = 15.0
 
@@ -19,19 +22,34 @@ class Advance(Protocol):
         """Say that ``done`` of ``total`` are finished; ``note`` is a short figure such as a loss."""
 
 
-def say(line: str) -> None:
-    """Print one line for people, on stderr: stdout is for results."""
+def say(line: str, *, own: bool = False) -> None:
+    """Print one line for people, on stderr: stdout is for results.
+
+    Args:
+        line: what is said; of several processes, which all get here, the first says it.
+        own: it is about what this process does, and others do not get here.
+    """
+    if not (own or ranks.is_first()):
+        return
+    if own and ranks.several():
+        line = f"[rank {os.environ['RANK']}] {line}"
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Advance]:
-    """Show how far the work of the block is."""
-    if sys.stderr.isatty():
+    """Show how far the work of the block is; of several processes, in the first."""
+    if not ranks.is_first():
+        yield _nothing
+    elif sys.stderr.isatty():
         with _bar(title) as advance:
             yield advance
     else:
         yield _Lines(title)
+
+
+def _nothing(done: int, total: int, note: str = "") -> None:
+    """Show nothing: another process does."""
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -42,7 +42,7 @@ _waiting = False  # whether one of them is not over
 _notes: list[str] = []  # what this process has left in the store in the last one
 
 
-class ErrorOfFirst(UserError):
+class FirstFailedError(UserError):
     """What the first process could not do for all; that one tells it."""
 
 
@@ -114,10 +114,11 @@ def alone() -> Iterator[None]:
 def store() -> Any:
     """Return the store in which the processes leave each other notes; it is there before the device is known."""
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     if dist.is_initialized():
         return dist.distributed_c10d._get_default_store()
-    found, _, _ = next(dist.rendezvous("env://", timeout=MEETING))
+    found, _, _ = next(rendezvous("env://", timeout=MEETING))
     found.set_timeout(PATIENCE)
     return found
 
@@ -131,6 +132,7 @@ def join(device: str) -> None:
     if count() == 1:
         return
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
 
     if not dist.is_initialized():
         if device == "cuda":
@@ -139,7 +141,7 @@ def join(device: str) -> None:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-            store=dist.PrefixStore("tensors", store()),
+            store=PrefixStore("tensors", store()),
             rank=number(),
             world_size=count(),
             timeout=PATIENCE,
@@ -209,7 +211,7 @@ def by_first(work: Callable[[], T]) -> T:
 
     Raises:
         Exception: whatever ``work`` raises, in the first process.
-        ErrorOfFirst: in the others.
+        FirstFailedError: in the others.
     """
     if count() == 1:
         return work()
@@ -225,22 +227,22 @@ def by_first(work: Callable[[], T]) -> T:
     if failed is not None:
         raise failed
     if not good:
-        raise ErrorOfFirst(str(result))
+        raise FirstFailedError(str(result))
     return result  # type: ignore[no-any-return]
 
 
-def wait_for_files(sizes: dict[Path, int]) -> None:
+def wait_for_files(sizes: Mapping[Path, int | None]) -> None:
     """Wait a moment for files that another process has written: a network file system may show them late.
 
     Args:
-        sizes: file → its bytes.
+        sizes: file → its bytes, None where any will do because it was not there before.
 
     Raises:
         UserError: one is still not there.
     """
     end = time.monotonic() + VISIBLE_SECONDS
     for path, size in sizes.items():
-        while not path.is_file() or path.stat().st_size != size:
+        while not path.is_file() or size not in (None, path.stat().st_size):
             if time.monotonic() > end:
                 raise UserError(
                     f"{path} was written by another process and is not there for this one after {VISIBLE_SECONDS:.0f} "
@@ -278,11 +280,11 @@ def _left(key: str, content: bytes) -> list[str]:
 
 
 def _taken(key: str) -> bytes:
-    """Wait for a note and return it. To ask again and again lets signals through, which a wait in the store does not."""
+    """Wait for a note and return it, asking again and again: a wait in the store would let no signal through."""
     pause = 0.001
     while not store().check([key]):
         time.sleep(pause)
         pause = min(1.5 * pause, 0.05)
-    first = store().get(key)
+    first: bytes = store().get(key)
     more = int.from_bytes(first[:4], "big")
-    return first[4:] + b"".join(store().get(f"{key}/{k}") for k in range(more))
+    return b"".join([first[4:], *(store().get(f"{key}/{k}") for k in range(more))])

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from tspbench import ranks
 from tspbench.errors import UserError
 from tspbench.report_published import HEADING, NOTE, UNFINISHED, PublishedTable, published_table, stated_rows
 from tspbench.storage.atomic import write_text
@@ -105,10 +106,14 @@ def result_table(folder: Path) -> ResultTable:
 
 
 def write_table(folder: Path) -> ResultTable:
-    """Write ``table.md`` into the run's folder and return the table."""
-    table = result_table(folder)
-    write_text(folder / TABLE_FILE, markdown(table))
-    return table
+    """Write ``table.md`` into the run's folder and return the table; of several processes, the first does."""
+
+    def write() -> ResultTable:
+        table = result_table(folder)
+        write_text(folder / TABLE_FILE, markdown(table))
+        return table
+
+    return ranks.by_first(write)
 
 
 def markdown(table: ResultTable) -> str:

@@ -1,10 +1,11 @@
 """Whole videos as clips, each frame decoded and prepared once."""
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,14 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tspbench import watch
 from tspbench.clips import frame_grid
 from tspbench.encoders.contract import Preprocessing
 from tspbench.errors import UserError
-from tspbench.storage.video import VideoInfo, open_video, scan_video
+from tspbench.storage.video import Problem, VideoError, VideoInfo, open_video, scan_video
 
 FRAMES_PER_CHUNK: Final = 64
 CHUNK_BYTES: Final = 32 * 2**20  # large frames come in smaller chunks
 CHUNKS_AHEAD: Final = 2  # decoded and waiting, for each video in work
+DECODER_SECONDS: Final = 60.0  # without a chunk, after which a decoder is taken to hang
+STOP_SECONDS: Final = 10.0  # for decoders to come to the end of what they are at
 
 Frames = NDArray[np.uint8]
 
@@ -43,22 +47,26 @@ class DecodedVideo:
     """One video decoded in a thread of its own, a few chunks ahead of whoever reads them."""
 
     def __init__(self, path: Path, spec: Preprocessing, stop: threading.Event) -> None:
-        self._path, self._spec, self._stop = path, spec, stop
+        self.path, self._spec, self._stop = path, spec, stop
         self._queue: queue.Queue[Frames | Exception | None] = queue.Queue(CHUNKS_AHEAD)
+        self._moved = math.inf  # when the decoder gave the last sign of life; it has not begun
         self.duration = 0.0
         self.decoder = ""
+        self.left_behind = False  # nobody waits for more
 
     def run(self) -> None:
         """Decode into the queue until the end, an error, or the stop."""
         try:
-            info = scan_video(self._path)
+            self._moved = time.monotonic()
+            info = scan_video(self.path)
             self.duration = info.duration
+            self._moved = time.monotonic()
             reader = open_video(info)
             grid = padded_grid(info, self._spec)
             step = max(1, min(FRAMES_PER_CHUNK, CHUNK_BYTES // info.frame_bytes))
             for first in range(0, len(grid), step):
                 self._put(reader.read(grid[first : first + step]))
-                if self._stop.is_set():
+                if self._stop.is_set() or self.left_behind:
                     return
             self.decoder = reader.decoder
             self._put(None)
@@ -69,15 +77,29 @@ class DecodedVideo:
         """Yield (n, H, W, 3) uint8 frames at the encoder's rate.
 
         Raises:
-            UserError: the video cannot be read.
+            UserError: the video cannot be read, or the decoder hangs; it is left behind, then.
         """
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             if isinstance(item, Exception):
                 raise item
             yield item
 
+    def _next(self) -> Frames | Exception | None:
+        waiting = time.monotonic()
+        while True:
+            # The decoder has a deadline of its own: who waits for it is not taken for stalled.
+            watch.working_on(f"reading {self.path}")
+            with suppress(queue.Empty):
+                return self._queue.get(timeout=min(1.0, DECODER_SECONDS))
+            if time.monotonic() - max(waiting, self._moved) > DECODER_SECONDS:
+                self.left_behind = True
+                return VideoError(
+                    f"{self.path} gave no frame for {DECODER_SECONDS:g} s: copy or download it again.", Problem.TIMEOUT
+                )
+
     def _put(self, item: Frames | Exception | None) -> None:
-        while not self._stop.is_set():
+        while not (self._stop.is_set() or self.left_behind):
+            self._moved = time.monotonic()
             try:
                 return self._queue.put(item, timeout=0.1)
             except queue.Full:
@@ -86,17 +108,36 @@ class DecodedVideo:
 
 @contextmanager
 def decoding(videos: Mapping[str, Path], spec: Preprocessing, decoders: int) -> Iterator[dict[str, DecodedVideo]]:
-    """Decode ``videos`` in their order, ``decoders`` at a time; threads end with the block, however it ends."""
+    """Decode ``videos`` in their order, ``decoders`` at a time; threads end with the block, however it ends.
+
+    A thread that hangs in a decoder is left behind: others take its turn, and it does not keep the program from ending.
+    """
     stop = threading.Event()
     decoded = {name: DecodedVideo(path, spec, stop) for name, path in videos.items()}
-    pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+    waiting = iter(decoded.values())
+    turn = threading.Lock()
+
+    def decode() -> None:
+        while not stop.is_set():
+            with turn:
+                video = next(waiting, None)
+            if video is None:
+                return
+            thread = threading.Thread(target=video.run, name="decode", daemon=True)
+            thread.start()
+            while thread.is_alive() and not video.left_behind:
+                thread.join(0.1)
+
+    turns = [threading.Thread(target=decode, name="decode next", daemon=True) for _ in range(decoders)]
+    for thread in turns:
+        thread.start()
     try:
-        for video in decoded.values():
-            pool.submit(video.run)
         yield decoded
     finally:
         stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+        end = time.monotonic() + STOP_SECONDS
+        for thread in turns:
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def padded_grid(info: VideoInfo, spec: Preprocessing) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from tspbench import ranks
 from tspbench.config import validated
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
@@ -123,7 +124,8 @@ def extract_features(
     with progress("extract") as advance:
         skipped = extract(TrainedEncoder(module, encoder or str(weights.encoder), source), files, out, how, advance)
     if class_scores_out is not None and checkpoint is not None:
-        write_class_scores(class_scores_out, class_scores(FeatureFiles([out]), checkpoint))
+        where, weights_file = class_scores_out, checkpoint
+        ranks.by_first(lambda: write_class_scores(where, class_scores(FeatureFiles([out]), weights_file)))
     for reason in skipped.values():
         say(f"Left out: {reason}")
     say(f"Features of {len(files) - len(skipped)} of {len(files)} videos: {out}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evaluation.protocols import DETECTION_PROTOCOLS
+from tspbench import ranks
 from tspbench.config import choose, validated
 from tspbench.datasets.activitynet import ACTIVITYNET
 from tspbench.datasets.activitynet_captions import ACTIVITYNET_CAPTIONS
@@ -69,7 +70,7 @@ def open_dataset(
         if name_or_folder in BENCHMARKS:
             return _open_benchmark(BENCHMARKS[name_or_folder], elsewhere or {})
         folder = Path("runs") / "data" / f"{name_or_folder}-seed{seed}"
-        generate(name_or_folder, folder, SyntheticSettings(), seed, report or _silent)
+        ranks.by_first(lambda: generate(name_or_folder, folder, SyntheticSettings(), seed, report or _silent))
     return _opened(folder, read_toml(folder / CARD), elsewhere or {})
 
 

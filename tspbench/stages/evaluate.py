@@ -10,6 +10,7 @@ import numpy as np
 
 from evaluation import METRICS
 from evaluation.significance import every_difference
+from tspbench import ranks
 from tspbench.config import choose
 from tspbench.datasets import Dataset
 from tspbench.errors import UserError
@@ -87,7 +88,7 @@ def evaluate(
             for task, each in zip(tasks, prepared, strict=True)
         ]
         told = [table for some in tables for table in some]
-        write_run(first.out, Run(title, [*_other_tables(first.out, told), *told], list(notes)))
+        ranks.by_first(lambda: write_run(first.out, Run(title, [*_other_tables(first.out, told), *told], list(notes))))
         for each, some in zip(prepared, tables, strict=True):
             for table in some:
                 for row in table.rows:

@@ -1,7 +1,7 @@
 """Videos → H5 features, in parts that survive a kill."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from tspbench import __version__
+from tspbench import __version__, ranks, watch
+from tspbench.datasets import scanned
 from tspbench.encoders import AnyEncoder
 from tspbench.errors import UserError
 from tspbench.progress import Advance
@@ -25,6 +26,7 @@ from tspbench.storage.features import (
     write_part,
 )
 from tspbench.storage.hashes import hash_data
+from tspbench.storage.manifest import file_stamp
 from tspbench.storage.video import scan_video
 from tspbench.streaming import clip_batches, decoding
 from tspbench.video_labels import mean_clip_probabilities
@@ -69,6 +71,8 @@ def extract(
 ) -> dict[str, str]:
     """Extract the features of ``videos`` into the H5 file ``out``; finished parts of an interrupted run are kept.
 
+    Several processes share out what is left to do, and the first puts it together: the same file as of one process.
+
     Args:
         encoder: what maps clips to features.
         videos: video name (the H5 key) → file.
@@ -92,30 +96,78 @@ def extract(
         feature_dim=encoder.module.feature_dim,
         precision=how.precision,
     )
+    ranks.join(how.device)
     folder = out.with_name(f"{out.name}.parts")
     module = encoder.module.to(how.device).to(memory_format=torch.channels_last_3d).eval()
     made = [__version__, asdict(meaning), how.batch_size, how.device]
     stamps = {name: _stamp([*made, name], path) for name, path in videos.items()}
-    finished = finished_videos(folder, stamps)
+    finished = ranks.by_first(lambda: finished_videos(folder, stamps))
     unreadable: dict[str, UserError] = {}
     names = sorted(videos)
-    advance(0, len(names))
-    for first in range(0, len(names), VIDEOS_PER_PART):
-        group = {name: videos[name] for name in names[first : first + VIDEOS_PER_PART] if name not in finished}
-        features = _extract_group(module, group, how, unreadable, _from(first, len(names), advance)) if group else {}
+    fixed = [names[first : first + VIDEOS_PER_PART] for first in range(0, len(names), VIDEOS_PER_PART)]
+    parts = _own_parts([[name for name in part if name not in finished] for part in fixed], videos)
+    done = len(finished) if ranks.count() == 1 else 0  # several show how far the first is with its own
+    total = done + sum(map(len, parts))
+    advance(done, total)
+    own: dict[str, Path] = {}
+    for part in parts:
+        group = {name: videos[name] for name in part}
+        features = _extract_group(module, group, how, unreadable, _from(done, total, advance))
         if features:
-            part = folder / f"{hash_data([stamps[name] for name in features])[:32]}.h5"
-            write_part(part, features, stamps)
-            finished |= dict.fromkeys(features, part)
-        advance(min(first + VIDEOS_PER_PART, len(names)), len(names))
-    skipped = {name: str(error) for name, error in unreadable.items()}
+            path = folder / f"{hash_data([stamps[name] for name in features])[:32]}.h5"
+            write_part(path, features, stamps)
+            own |= dict.fromkeys(features, path)
+        done += len(part)
+        advance(done, total)
+    found: dict[str, str] = {}
+    for their_own, their_unreadable in ranks.everybodys(
+        (own, {name: str(error) for name, error in unreadable.items()})
+    ):
+        finished |= their_own
+        found |= their_unreadable
+    skipped = {name: found[name] for name in names if name in found}
     if skipped and (len(skipped) == len(names) or not how.skip_unreadable):
         raise _failed(skipped, videos, folder)
+    ranks.by_first(lambda: _put_together(out, finished, meaning, skipped))
+    return skipped
+
+
+def _put_together(out: Path, finished: Mapping[str, Path], meaning: RowMeaning, skipped: Mapping[str, str]) -> None:
+    """Make the features' file of its parts, and remove them."""
+    folder = out.with_name(f"{out.name}.parts")
+    ranks.wait_for_files(dict.fromkeys(finished.values(), None))
     assemble(out, finished, meaning, skipped)
     for part in folder.glob("*"):
         part.unlink()
     folder.rmdir()
-    return skipped
+
+
+def _own_parts(parts: Sequence[Sequence[str]], videos: Mapping[str, Path]) -> list[Sequence[str]]:
+    """Return the parts that this process extracts: of several, the longest first, each to whoever has least to do."""
+    parts = [part for part in parts if part]
+    if ranks.count() == 1:
+        return list(parts)
+    lengths = _lengths({name: videos[name] for part in parts for name in part})
+    load = [0.0] * ranks.count()
+    own = []
+    for part in sorted(parts, key=lambda part: -sum(lengths[name] for name in part)):
+        least = load.index(min(load))
+        load[least] += sum(lengths[name] for name in part)
+        if least == ranks.number():
+            own.append(part)
+    return own
+
+
+def _lengths(videos: Mapping[str, Path]) -> dict[str, float]:
+    """Return how long videos are, in whatever unit: seconds if all have been scanned, else bytes."""
+    manifests = {folder: scanned(folder) for folder in {path.parent for path in videos.values()}}
+    seconds = {}
+    for name, path in videos.items():
+        manifest = manifests[path.parent]
+        video = manifest.videos.get(name) if manifest else None
+        if video is not None and video.facts is not None:
+            seconds[name] = video.facts.duration_seconds
+    return seconds if len(seconds) == len(videos) else {name: file_stamp(path)[0] for name, path in videos.items()}
 
 
 def check_readable(path: Path) -> None:
@@ -171,8 +223,9 @@ def _extract_group(
     rows: dict[str, list[Rows]] = {name: [] for name in group}
     order = {name: k for k, name in enumerate(group)}
     device = torch.device(how.device)
-    with decoding(group, module.preprocessing, how.decoders) as decoded:
+    with decoding(group, module.preprocessing, max(1, how.decoders // ranks.here())) as decoded:
         for batch in clip_batches(decoded, module.preprocessing, how.stride_frames, how.batch_size, device, unreadable):
+            watch.working_on(f"clips of {group[batch.owners[-1][0]]}", computing=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
                 features = module(batch.clips).float().cpu().numpy()
             first = 0

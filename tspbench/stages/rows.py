@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from evaluation import PROTOCOLS
 from evaluation.protocols import SegmentProtocol
 from evaluation.segments import GroundTruth, Predictions
-from tspbench import __version__
+from tspbench import __version__, ranks
 from tspbench.device import workers_for
 from tspbench.feature_views import MEMORY_BYTES, FeatureViews
+from tspbench.fit_settings import NOT_IN_RESULT
 from tspbench.progress import Advance, progress, say
 from tspbench.proposal_batches import ProposalBatches, Proposed
 from tspbench.reference_rows import UNTRAINED, closest_on_grid
@@ -93,7 +94,7 @@ class Benchmark:
 
     def train_settings(self, files: FeatureFiles) -> dict[str, object]:
         """Return all settings that decide what is learned, those of the localizer as resolved."""
-        unseen: dict[str, Any] = {"config": True, "top_labels": True, "predict_training": True, "fit": {"workers"}}
+        unseen: dict[str, Any] = {"config": True, "top_labels": True, "predict_training": True, "fit": NOT_IN_RESULT}
         settings = self.localizer.model_dump(mode="json", exclude=unseen)
         if self.proposals is None:
             del settings["refine"]
@@ -177,12 +178,20 @@ def feature_row(what: Benchmark, row: Row, files: FeatureFiles, folder: Path) ->
             say(f"{files.paths[0]}: no features of {len(names)} of {total} {role} videos (first: {names[0]}).")
 
     def train(key: str) -> Mapping[str, object]:
+        if what.proposals is None:
+            ranks.join(what.device)
         with progress(f"train {what.localizer.name} · {row.name}") as advance:
             figures = _train(what, files, folder / "train", key, advance)
         return {**figures, "missing_training_videos": len(missing["training"])}
 
     trained = run_stage(
-        "train", folder / "train", what.train_settings(files), {**seen, **hashes}, [LOCALIZER_FILE], train
+        "train",
+        folder / "train",
+        what.train_settings(files),
+        {**seen, **hashes},
+        [LOCALIZER_FILE],
+        train,
+        shared=what.proposals is None,
     )
     weights = {**what.inputs, **hashes, "localizer": trained.outputs[LOCALIZER_FILE]}
     settings = what.shown_settings()

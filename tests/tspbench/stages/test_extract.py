@@ -130,7 +130,7 @@ def test_finished_parts_are_not_computed_again(tmp_path, encoder, videos, monkey
     told = []
     extract(encoder, videos, tmp_path / "f.h5", HOW, lambda done, total, note="": told.append(done))
     assert read == ["v4", "v5", "v6"]
-    assert told[:3] == [0, 2, 4]
+    assert told[0] == 4
 
 
 @pytest.mark.usefixtures("small_parts")
