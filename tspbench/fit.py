@@ -1,9 +1,9 @@
-"""The only training loop: steps, schedule, validation, checkpoint, resume."""
+"""The only training loop: steps, schedule, validation, checkpoint, resume, in one process or several."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,13 +12,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from tspbench import ranks, watch
+from tspbench.chunks import in_chunks
 from tspbench.errors import UserError
 from tspbench.fit_settings import FitSettings, learning_rate_factor
+from tspbench.meter import Meter, StepFigures
 from tspbench.progress import Advance
-from tspbench.storage.checkpoints import read_state, write_state
+from tspbench.storage.training_log import TrainingLog
+from tspbench.storage.training_states import TrainingStates
+from tspbench.training_state import History, TrainingState
 
-STATE: Final = "training.pt"
+STATES: Final = "training"
 
 DECAYED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose weights decay whatever `FitSettings.decay` says."""
@@ -55,68 +61,20 @@ class Job:
     names: Callable[[int, int], Sequence[str]] | None = None
 
 
-@dataclass
-class History:
-    """One entry an epoch: mean losses, validation figures; and which epoch's weights were kept."""
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    kept_epoch: int = -1
-
-
-@dataclass
-class _Kept:
-    """What a training keeps beside the model and the optimizer: the history, the best weights, the average."""
-
-    history: History = field(default_factory=History)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    average: dict[str, Tensor] = field(default_factory=dict)
-
-
 def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Advance) -> History:
     """Train ``job.model`` in place; it ends with the selected epoch's weights, in evaluation mode, on ``device``.
 
-    After each epoch the whole state goes to ``folder``; a run that finds one there goes on behind it and ends with
-    the result of an uninterrupted run, because all randomness follows from (seed, epoch, index).
+    Every process calls it, or one of them within `ranks.alone`. The whole state goes to ``folder/training`` every so
+    often; a run that finds one there goes on behind it and ends with the result of an uninterrupted run, because all
+    randomness follows from (seed, epoch, step). Figures of each step and epoch go to ``folder``, see `TrainingLog`.
 
     Raises:
-        UserError: a loss or weights that are not finite (the last good state stays in ``folder``), or the best epoch is
-            asked for where nothing tells epochs apart.
+        UserError: losses, gradients or weights that are not finite (the last good state stays), a disk that is full, a
+            folder that not every process can see, or settings that the job or the device cannot follow.
     """
-    if settings.select == "best" and job.validate is None:
-        raise UserError('fit.select: "best" needs a validation, which this training has not: choose "last".')
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device != "cpu")
-    AcceleratorState._reset_state(reset_partial_state=True)  # or stages of one recipe must agree on the precision
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if bf16 else "no")
-    optimizer = _optimizer(job, settings)
-    model, optimizer = accelerator.prepare(job.model, optimizer)
-    kept = _Kept(average=_weights(job.model) if settings.average else {})
-    _resume(job, optimizer, kept, folder)
-    history = kept.history
-    while not _ended(history, settings):
-        epoch = len(history.epochs)
-        losses = _train_epoch(accelerator, model, optimizer, job, settings, epoch, kept.average, advance)
-        with _averaged(job.model, kept.average):
-            figures: Mapping[str, float] = {}
-            if job.validate:
-                model.eval()
-                with torch.inference_mode(), accelerator.autocast():
-                    figures = job.validate(model)
-            earlier = [entry.get(job.better, -math.inf) for entry in history.epochs]
-            history.epochs.append({**losses, **figures})
-            if settings.select == "last":
-                history.kept_epoch = epoch
-            elif figures.get(job.better, -math.inf) > max(earlier, default=-math.inf):
-                history.kept_epoch = epoch
-                kept.best = {key: value.detach().cpu().clone() for key, value in job.model.state_dict().items()}
-        write_state(folder / STATE, _state(job, optimizer, kept))
-    if kept.best:
-        job.model.load_state_dict(kept.best)
-    else:
-        _exchange(job.model, kept.average)
-    job.model.eval()
-    if not all(bool(parameter.isfinite().all()) for parameter in job.model.parameters()):
-        raise UserError("Training ended in weights that are not finite: lower the learning rate (fit.learning_rates).")
-    return history
+    _check(job, settings, device)
+    training = _Training(job, settings, device, folder, advance)
+    return training.run()
 
 
 def seed_random_layers(seed: int, epoch: int, step: int) -> int:
@@ -130,12 +88,167 @@ def seed_random_layers(seed: int, epoch: int, step: int) -> int:
     return drawn
 
 
-def _ended(history: History, settings: FitSettings) -> bool:
-    """Whether all epochs are done, or as many without a better one as patience allows."""
-    done = len(history.epochs)
-    return done >= settings.epochs or (
-        settings.patience is not None and done - 1 - history.kept_epoch >= settings.patience
-    )
+class _Chunked(nn.Module):
+    """A model whose samples pass through it a few at a time."""
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        super().__init__()
+        self.model, self._size = model, size
+
+    def forward(self, *inputs: Any) -> Any:
+        return in_chunks(self.model, inputs, self._size)
+
+
+class _Training:
+    """A job while it is done: from the newest state that is there, or from the start."""
+
+    def __init__(self, job: Job, settings: FitSettings, device: str, folder: Path, advance: Advance) -> None:
+        self._job, self._settings, self._advance = job, settings, advance
+        if settings.batch_norm == "synchronized" and ranks.count() > 1:
+            nn.SyncBatchNorm.convert_sync_batchnorm(job.model)  # type: ignore[no-untyped-call]
+        self._accelerator = _accelerator(settings, device)
+        optimizer = _optimizer(job, settings)
+        model = job.model if settings.micro_batch is None else _Chunked(job.model, settings.micro_batch)
+        # Who works alone must not wait for the gradients of others.
+        self._model = self._accelerator.prepare_model(model, evaluation_mode=ranks.count() == 1)
+        self._optimizer = self._accelerator.prepare_optimizer(optimizer)
+        self._state = TrainingState(job.model, self._optimizer, averaged=settings.average is not None)
+        self._states = TrainingStates(folder / STATES, job.fingerprint, settings.keep_checkpoints)
+        self._resume()
+        self._log = None
+        if ranks.is_first():
+            board = job.steps if settings.tensorboard else None
+            self._log = TrainingLog(folder, self._state.history.epochs, self._state.step, board)
+        self._meter = Meter(job.unit, job.names, self._log, at_once=device == "cpu")
+        self._saved = time.monotonic()
+
+    def run(self) -> History:
+        """Do what is left."""
+        try:
+            return self._all_epochs()
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+    def _all_epochs(self) -> History:
+        history = self._state.history
+        while not self._is_over():
+            self._train_epoch()
+            figures = self._validated()
+            with self._state.averaged():
+                best = self._settings.select == "best"
+                if history.add({**self._state.sums, **figures}, self._job.better if best else None) and best:
+                    self._state.keep_best()
+            self._state.step, self._state.sums = 0, {}
+            self._save()
+            if self._log is not None:
+                self._log.add_epoch(history.epochs[-1])
+        self._state.finish()
+        return history
+
+    def _is_over(self) -> bool:
+        """Whether all epochs are done, or as many without a better one as patience allows."""
+        done, patience = len(self._state.history.epochs), self._settings.patience
+        return done >= self._settings.epochs or (
+            patience is not None and done - 1 - self._state.history.kept_epoch >= patience
+        )
+
+    def _train_epoch(self) -> None:
+        epoch, first, steps = len(self._state.history.epochs), self._state.step, self._job.steps
+        self._model.train()
+        if self._settings.batch_norm == "frozen":
+            for layer in self._model.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+        self._meter.start()
+        batches = self._job.batches(epoch, first) if first < steps else ()
+        for step, batch in enumerate(batches, first):
+            watch.working_on(f"training, epoch {epoch}, step {step}", computing=True)
+            self._meter.add(self._step(batch, epoch, step))
+            self._state.step = step + 1
+            if self._meter.is_due():
+                self._meter.read(self._state.sums, steps)
+                if time.monotonic() - self._saved >= 60 * self._settings.checkpoint_minutes:
+                    self._save()
+                    self._meter.start()
+            self._advance(epoch * steps + step + 1, self._settings.epochs * steps, self._meter.note)
+        self._meter.read(self._state.sums, steps)
+        if not self._state.is_finite():
+            raise UserError(
+                f"The weights are not finite behind epoch {epoch}: lower the learning rate (fit.learning_rates); the "
+                "last state before that is kept."
+            )
+
+    def _step(self, batch: tuple[Any, ...], epoch: int, step: int) -> StepFigures:
+        factor = learning_rate_factor(epoch * self._job.steps + step, self._job.steps, self._settings)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["rate"] * factor
+        with self._accelerator.autocast():
+            losses = self._job.loss(self._model, batch, epoch, step)
+        self._optimizer.zero_grad(set_to_none=True)
+        # Each process has the loss of the whole batch, but the gradient of its part: their sum, not the mean, is right.
+        self._accelerator.backward(losses["total"] * ranks.count())
+        parameters = list(self._job.model.parameters())
+        norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+        if self._settings.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self._settings.clip_norm, norm)
+        self._optimizer.step()
+        if self._settings.average is not None:
+            self._state.follow(self._settings.average)
+        rate = float(self._optimizer.param_groups[0]["lr"])
+        return StepFigures(epoch, step, rate, losses, norm, batch[-1])
+
+    def _validated(self) -> Mapping[str, float]:
+        """Return the figures of the validation, which the processes do together with the weights of the first."""
+        if self._job.validate is None:
+            return {}
+        if ranks.count() > 1:
+            for buffer in self._job.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        self._job.model.eval()
+        with self._state.averaged(), torch.inference_mode(), self._accelerator.autocast():
+            return ranks.of_first(self._job.validate(self._job.model))
+
+    def _save(self) -> None:
+        """Write the state, unless its weights are of no use; what the log says is on the disk before."""
+        if self._log is not None and self._state.is_finite():
+            watch.working_on(f"writing {self._states.folder}")
+            self._log.write()
+            self._states.write(len(self._state.history.epochs), self._state.step, self._state.data())
+        self._saved = time.monotonic()
+
+    def _resume(self) -> None:
+        found = self._states.newest() if ranks.is_first() else None
+        name = ranks.of_first(None if found is None else found[0])
+        if name is None:
+            return
+        if not all(ranks.everybodys(self._states.has(name))):
+            raise UserError(
+                f"{self._states.folder / name} is there for some processes and not for others: give an --out in a "
+                "folder that all machines share."
+            )
+        self._state.take_up(self._states.read(name) if found is None else found[1])
+
+
+def _check(job: Job, settings: FitSettings, device: str) -> None:
+    if settings.select == "best" and job.validate is None:
+        raise UserError('fit.select: "best" needs a validation, which this training has not: choose "last".')
+    if settings.batch_norm == "synchronized" and device == "cpu" and ranks.count() > 1:
+        raise UserError(
+            'fit.batch_norm: "synchronized" needs GPUs, and several processes share the CPU here: choose "frozen" or '
+            '"each-device", or start one process.'
+        )
+    if settings.tensorboard and find_spec("tensorboard") is None:
+        raise UserError(
+            "fit.tensorboard: TensorBoard is not installed: install it with `uv pip install 'tspbench[tensorboard]'`, "
+            "or leave the setting out (log.csv is written in any case)."
+        )
+
+
+def _accelerator(settings: FitSettings, device: str) -> Accelerator:
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device != "cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)  # or stages of one recipe must agree on the precision
+    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if bf16 else "no")
 
 
 def _optimizer(job: Job, settings: FitSettings) -> torch.optim.Optimizer:
@@ -154,97 +267,6 @@ def _optimizer(job: Job, settings: FitSettings) -> torch.optim.Optimizer:
             if chosen:
                 groups.append({"params": chosen, "lr": rate, "rate": rate, "weight_decay": weight_decay})
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
+        return torch.optim.SGD(groups, momentum=settings.momentum)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, fused=True)
-
-
-def _train_epoch(
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    job: Job,
-    settings: FitSettings,
-    epoch: int,
-    average: Mapping[str, Tensor],
-    advance: Advance,
-) -> dict[str, float]:
-    model.train()
-    sums: dict[str, float] = {}
-    for step, batch in enumerate(job.batches(epoch, 0)):
-        factor = learning_rate_factor(epoch * job.steps + step, job.steps, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = group["rate"] * factor
-        with accelerator.autocast():
-            losses = job.loss(model, batch, epoch, step)
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(losses["total"])
-        if settings.clip_norm is not None:
-            accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        optimizer.step()
-        if settings.average is not None:
-            _follow(job.model, average, settings.average)
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        if not math.isfinite(values["total"]):
-            raise UserError(
-                f"The loss became {values['total']} in epoch {epoch}, step {step}: lower the learning rate "
-                "(fit.learning_rates); the state before this epoch is kept."
-            )
-        for name, value in values.items():
-            sums[f"{name}_loss"] = sums.get(f"{name}_loss", 0.0) + value / job.steps
-        advance(epoch * job.steps + step + 1, settings.epochs * job.steps, f"loss {values['total']:.3f}")
-    return sums
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-@torch.no_grad()
-def _follow(model: nn.Module, average: Mapping[str, Tensor], decay: float) -> None:
-    """Move the average: ``decay * average + (1 - decay) * weights`` (ActionFormer, train_utils.py, ModelEma)."""
-    for name, parameter in model.named_parameters():
-        average[name].lerp_(parameter, 1 - decay)
-
-
-def _exchange(model: nn.Module, average: dict[str, Tensor]) -> None:
-    """Exchange the model's weights and their average, if there is one; buffers are the model's own in any case."""
-    if average:
-        for name, parameter in model.named_parameters():
-            parameter.data, average[name] = average[name], parameter.data
-
-
-@contextmanager
-def _averaged(model: nn.Module, average: dict[str, Tensor]) -> Iterator[None]:
-    _exchange(model, average)
-    try:
-        yield
-    finally:
-        _exchange(model, average)
-
-
-def _state(job: Job, optimizer: torch.optim.Optimizer, kept: _Kept) -> dict[str, object]:
-    return {
-        "fingerprint": job.fingerprint,
-        "model": job.model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "epochs": kept.history.epochs,
-        "kept_epoch": kept.history.kept_epoch,
-        "best": kept.best,
-        "average": kept.average,
-    }
-
-
-def _resume(job: Job, optimizer: torch.optim.Optimizer, kept: _Kept, folder: Path) -> None:
-    path = folder / STATE
-    if not path.exists():
-        return
-    state: dict[str, Any] = read_state(path)
-    if state["fingerprint"] != job.fingerprint:
-        return
-    job.model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    kept.history = History(state["epochs"], state["kept_epoch"])
-    kept.best = state["best"]
-    for name, value in kept.average.items():
-        value.copy_(state["average"][name])

@@ -2,11 +2,16 @@
 
 import math
 from bisect import bisect_right
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from tspbench.config import Settings
+
+MOMENTUM: Final = 0.9
+
+NOT_IN_RESULT: Final = {"workers", "checkpoint_minutes", "keep_checkpoints", "tensorboard"}
+"""Settings that change nothing in what a training ends with, and so do not count in fingerprints."""
 
 
 class FitSettings(Settings):
@@ -15,8 +20,9 @@ class FitSettings(Settings):
     Args:
         epochs: passes over the data.
         batch_size: samples in a step, over all devices.
-        optimizer: "sgd" (momentum 0.9, no Nesterov), "adam" or "adamw".
+        optimizer: "sgd" (no Nesterov), "adam" or "adamw".
         learning_rates: group of parameters → learning rate; 0 freezes a group but for its batch statistics.
+        momentum: of "sgd".
         weight_decay: of the parameters that ``decay`` tells.
         decay: "all" parameters, or the "weights" of linear and convolution layers alone: no biases, norms, scales or
             embeddings (ActionFormer, libs/utils/train_utils.py, make_optimizer).
@@ -30,13 +36,22 @@ class FitSettings(Settings):
         select: the weights that are kept: of the epoch with the best validation, or the last.
         patience: of "best": epochs in a row without a better one after which training ends; none: all ``epochs``.
         precision: "fp32", "bf16" (autocast), or "auto": bf16 on a GPU.
+        micro_batch: so many samples of one device pass through the network at a time, for which a step takes one more
+            forward pass; the batch, its loss and the rates stay as they are, but layers that normalize by the batch see
+            so much of it; none: all of them.
+        batch_norm: the statistics by which a batch is normalized: of what passes through "each-device" at a time,
+            "synchronized" over all devices (GPUs), or "frozen": the running ones of the initial weights, which stay.
         workers: processes that prepare batches; 0: this one; none: up to 8 for a GPU, this one for the CPU.
+        checkpoint_minutes: between two states within an epoch; there is one behind each epoch in any case.
+        keep_checkpoints: so many states are kept, the newest.
+        tensorboard: whether the log is written for TensorBoard, too (needs the extra ``tspbench[tensorboard]``).
     """
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     optimizer: Literal["sgd", "adam", "adamw"]
     learning_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    momentum: float = Field(MOMENTUM, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     decay: Literal["all", "weights"] = "all"
     schedule: Literal["steps", "cosine"] = "steps"
@@ -49,7 +64,19 @@ class FitSettings(Settings):
     select: Literal["best", "last"] = "last"
     patience: int | None = Field(None, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    micro_batch: int | None = Field(None, ge=1)
+    batch_norm: Literal["each-device", "synchronized", "frozen"] = "each-device"
     workers: int | None = Field(None, ge=0)
+    checkpoint_minutes: float = Field(10.0, ge=0)
+    keep_checkpoints: int = Field(2, ge=1)
+    tensorboard: bool = False
+
+    @field_validator("momentum")
+    @classmethod
+    def _only_with_sgd(cls, momentum: float, others: ValidationInfo) -> float:
+        if momentum != MOMENTUM and others.data.get("optimizer") != "sgd":
+            raise ValueError('only "sgd" has a momentum of its own choice: leave it out')
+        return momentum
 
     @field_validator("milestones")
     @classmethod

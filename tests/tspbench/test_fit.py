@@ -1,180 +1,13 @@
-import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from tests.tspbench.fit_jobs import SETTINGS, STEPS, job, newest_state, run, same, scores
 from tests.tspbench.helpers import one_sentence, silent
-from tspbench.config import Settings, validated
-from tspbench.fit import STATE, Job, fit
-from tspbench.fit_settings import FitSettings, learning_rate_factor
-from tspbench.storage.checkpoints import read_state
-
-STEPS = 3
-SETTINGS = FitSettings(
-    epochs=4,
-    batch_size=8,
-    optimizer="sgd",
-    learning_rates={"stem": 0.05, "rest": 0.1},
-    weight_decay=0.01,
-    warmup_epochs=1,
-    milestones=(3,),
-)
-
-
-def published(**changes):
-    """Return the schedule of TSP's recipe: 2 epochs of warm-up from 1e-5, times 0.01 at epochs 4 and 6 of 8."""
-    settings = FitSettings(
-        epochs=8,
-        batch_size=1,
-        optimizer="sgd",
-        learning_rates={},
-        warmup_epochs=2,
-        warmup_factor=1e-5,
-        milestones=(4, 6),
-        gamma=0.01,
-    )
-    return settings.model_copy(update=changes)
-
-
-@pytest.mark.parametrize(
-    ("step", "factor"),
-    [
-        (0, 1e-5),
-        (1, 1e-5 * 19 / 20 + 1 / 20),
-        (10, 1e-5 / 2 + 1 / 2),
-        (19, 1e-5 / 20 + 19 / 20),
-        (20, 1.0),
-        (39, 1.0),
-        (40, 0.01),
-        (59, 0.01),
-        (60, 1e-4),
-        (79, 1e-4),
-    ],
-)
-def test_the_published_schedule_by_hand(step, factor):
-    assert learning_rate_factor(step, 10, published()) == pytest.approx(factor, rel=1e-12)
-
-
-def test_without_warm_up_and_milestones_the_rate_stays():
-    settings = published(warmup_epochs=0, milestones=())
-    assert {learning_rate_factor(step, 10, settings) for step in range(80)} == {1.0}
-
-
-def test_a_milestone_inside_the_warm_up_acts_at_once():
-    assert learning_rate_factor(10, 10, published(milestones=(1,))) == pytest.approx(0.01 * (1e-5 / 2 + 1 / 2))
-
-
-@pytest.mark.parametrize(
-    ("step", "factor"),
-    [
-        (0, 1e-5),
-        (25, 1e-5 / 2 + 1 / 2),
-        (49, 1e-5 / 50 + 49 / 50),
-        (50, 1.0),
-        (75, (1 + math.sqrt(1 / 2)) / 2),
-        (100, 1 / 2),
-        (125, (1 - math.sqrt(1 / 2)) / 2),
-        (149, math.sin(math.pi / 200) ** 2),
-    ],
-)
-def test_the_schedule_of_actionformer_by_hand(step, factor):
-    settings = published(schedule="cosine", epochs=15, warmup_epochs=5, milestones=())
-    assert learning_rate_factor(step, 10, settings) == pytest.approx(factor, rel=1e-12)
-
-
-def test_a_cosine_without_warm_up_begins_at_once():
-    settings = published(schedule="cosine", epochs=2, warmup_epochs=0, milestones=())
-    factors = [learning_rate_factor(step, 3, settings) for step in range(6)]
-    # Half of 1 + the cosine of 0°, 30°, 60°, 90°, 120° and 150°.
-    half = math.sqrt(3) / 2
-    assert factors == pytest.approx([1, (1 + half) / 2, 3 / 4, 1 / 2, 1 / 4, (1 - half) / 2], rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"schedule": "cosine", "milestones": [3]}, ("fit.milestones", '"cosine" has no milestones', "[3]")),
-        ({"schedule": "cosine", "warmup_epochs": 4}, ("fit.warmup_epochs", "shorter than the training", "found 4")),
-        ({"patience": 2}, ("fit.patience", 'choose "best"', "found 2")),
-        ({"average": 1.0}, ("fit.average", "less than 1")),
-        ({"average": 0.0}, ("fit.average", "greater than 0")),
-        ({"clip_norm": 0.0}, ("fit.clip_norm", "greater than 0")),
-        ({"optimizer": "adamax"}, ("fit.optimizer", "adamw")),
-        ({"decay": "none"}, ("fit.decay", "weights")),
-    ],
-)
-def test_settings_without_sense_are_one_sentence(values, words):
-    class Whole(Settings):
-        fit: FitSettings
-
-    whole = {"epochs": 4, "batch_size": 1, "optimizer": "sgd", "learning_rates": {}}
-    validated(Whole, {"fit": whole}, "recipe")
-    with one_sentence(*words):
-        validated(Whole, {"fit": {**whole, **values}}, "recipe")
-
-
-def test_milestones_and_a_long_warm_up_go_with_steps():
-    assert FitSettings(epochs=4, batch_size=1, optimizer="sgd", learning_rates={}, warmup_epochs=4, milestones=(3,))
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6))
-        self.rest = nn.Linear(6, 1)
-
-    def forward(self, x):
-        return self.rest(self.stem(x))
-
-
-def batch_of(epoch, step):
-    generator = torch.Generator().manual_seed(100 * epoch + step)
-    x = torch.randn(8, 4, generator=generator)
-    return x, x.sum(1, keepdim=True), len(x)
-
-
-def job(seed=0, fingerprint="a", validate=None, batches=None):
-    torch.manual_seed(seed)
-    model = Net()
-    return Job(
-        model=model,
-        groups={"stem": model.stem.parameters(), "rest": model.rest.parameters()},
-        batches=batches or (lambda epoch, first: (batch_of(epoch, step) for step in range(first, STEPS))),
-        steps=STEPS,
-        loss=lambda model, batch, epoch, step: {"total": ((model(batch[0]) - batch[1]) ** 2).mean()},
-        validate=validate,
-        better="score",
-        fingerprint=fingerprint,
-    )
-
-
-def run(what, settings, folder, advance=silent):
-    history = fit(what, settings, "cpu", folder, advance)
-    return {key: value.clone() for key, value in what.model.state_dict().items()}, history
-
-
-def same(first, second):
-    return all(torch.equal(first[key], second[key]) for key in first)
-
-
-def killed_in(epoch):
-    """Return batches that break off in the middle of an epoch, as a kill does."""
-
-    def batches(number, first):
-        for step in range(first, STEPS):
-            if (number, step) == (epoch, 1):
-                raise KeyboardInterrupt
-            yield batch_of(number, step)
-
-    return batches
-
-
-def scores(*values):
-    """Return a validation that tells these scores, one an epoch."""
-    remaining = iter(values)
-    return lambda model: {"score": next(remaining)}
+from tspbench.fit import Job, fit
+from tspbench.fit_settings import FitSettings
 
 
 def test_training_learns_what_it_is_taught(tmp_path):
@@ -240,14 +73,14 @@ def test_the_average_by_hand(tmp_path, select):
     # Weights 2, 1.5, 1.5 - 0.5 · (0.9 + 1) = 0.55. Average 2, 0.9 · 2 + 0.1 · 1.5 = 1.95, 0.9 · 1.95 + 0.1 · 0.55.
     assert seen == [pytest.approx(1.81)]
     assert what.model.weight.item() == seen[0]
-    assert read_state(tmp_path / STATE)["model"]["weight"].item() == pytest.approx(0.55)
+    assert newest_state(tmp_path)["model"]["weight"].item() == pytest.approx(0.55)
 
 
 def test_the_average_is_of_weights_and_leaves_the_training_as_it_is(tmp_path):
     plain, told = run(job(), SETTINGS, tmp_path / "plain")
     averaged, told_too = run(job(), SETTINGS.model_copy(update={"average": 0.5}), tmp_path / "averaged")
     assert told == told_too
-    assert same(plain, read_state(tmp_path / "averaged" / STATE)["model"])
+    assert same(plain, newest_state(tmp_path / "averaged")["model"])
     for name in plain:
         is_buffer = name.startswith("stem.1.") and not name.endswith(("weight", "bias"))
         assert torch.equal(plain[name], averaged[name]) == is_buffer, name
@@ -319,98 +152,6 @@ def test_only_weights_of_layers_decay(tmp_path, optimizer):
     assert changed["weights"] == {"linear.weight", "convolution.weight", "clips.weight"}
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("epoch", range(4))
-def test_a_run_killed_in_any_epoch_ends_as_if_it_had_not_been(tmp_path, optimizer, epoch):
-    settings = SETTINGS.model_copy(update={"optimizer": optimizer})
-    whole, told = run(job(), settings, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        run(job(batches=killed_in(epoch)), settings, tmp_path / "killed")
-    seen = []
-
-    def batches(number, first):
-        seen.append(number)
-        return (batch_of(number, step) for step in range(first, STEPS))
-
-    # Before the first epoch's end nothing is kept; after it, initial weights no longer matter.
-    resumed, history = run(job(seed=min(epoch, 1), batches=batches), settings, tmp_path / "killed")
-    assert seen == list(range(epoch, 4))
-    assert same(whole, resumed)
-    assert history == told
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("select", ["last", "best"])
-@pytest.mark.parametrize("epoch", range(4))
-def test_a_killed_run_ends_as_if_it_had_not_been_with_everything_switched_on(tmp_path, epoch, select, precision):
-    settings = FitSettings(
-        epochs=4,
-        batch_size=8,
-        optimizer="adamw",
-        learning_rates={"stem": 0.02, "rest": 0.05},
-        weight_decay=0.05,
-        decay="weights",
-        schedule="cosine",
-        warmup_epochs=1,
-        clip_norm=0.5,
-        average=0.8,
-        select=select,
-        precision=precision,
-    )
-
-    def noisy(**options):
-        what = job(validate=lambda model: {"score": -(model(batch_of(99, 0)[0]) - 1).square().mean().item()}, **options)
-        what.model.stem.append(nn.Dropout(0.5))
-
-        def loss(model, batch, epoch, step):
-            torch.manual_seed(1000 * epoch + step)
-            return {"total": (model(batch[0]) - batch[1]).square().mean()}
-
-        return replace(what, loss=loss)
-
-    whole, told = run(noisy(), settings, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        run(noisy(batches=killed_in(epoch)), settings, tmp_path / "killed")
-    resumed, history = run(noisy(seed=min(epoch, 1)), settings, tmp_path / "killed")
-    assert same(whole, resumed)
-    assert history == told
-    assert all(value.dtype == torch.float32 for name, value in whole.items() if "num_batches" not in name)
-    first, second = (read_state(tmp_path / name / STATE) for name in ("whole", "killed"))
-    assert same(first["model"], second["model"])
-    assert same(first["average"], second["average"])
-    assert not same(first["average"], first["model"])
-
-
-def test_a_killed_run_remembers_its_best_epoch(tmp_path):
-    settings = SETTINGS.model_copy(update={"select": "best"})
-    whole, told = run(job(validate=scores(0.1, 0.9, 0.3, 0.2)), settings, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        run(job(validate=scores(0.1, 0.9), batches=killed_in(2)), settings, tmp_path / "killed")
-    resumed, history = run(job(seed=1, validate=scores(0.3, 0.2)), settings, tmp_path / "killed")
-    assert same(whole, resumed)
-    assert history == told
-    assert history.kept_epoch == 1
-
-
-def test_a_finished_run_is_taken_as_it_is(tmp_path):
-    whole, told = run(job(), SETTINGS, tmp_path)
-
-    def batches(*_):
-        raise AssertionError("nothing is left to train")
-
-    again, history = run(job(seed=1, batches=batches), SETTINGS, tmp_path)
-    assert same(whole, again)
-    assert history == told
-
-
-def test_a_state_of_another_run_is_not_taken_up(tmp_path):
-    run(job(seed=5, fingerprint="other"), SETTINGS, tmp_path)
-    fresh, _ = run(job(), SETTINGS, tmp_path)
-    expected, _ = run(job(), SETTINGS, tmp_path / "elsewhere")
-    assert same(fresh, expected)
-    assert read_state(tmp_path / STATE)["fingerprint"] == "a"
-
-
 @pytest.mark.parametrize(
     ("values", "best"), [((0.1, 0.9, 0.3, 0.9), 1), ((0.4, 0.3, 0.2, 0.1), 0), ((0.1, 0.2, 0.3, 0.4), 3)]
 )
@@ -470,19 +211,6 @@ def test_a_rate_of_0_freezes_a_group_but_for_its_batch_statistics(tmp_path):
     assert torch.equal(before["stem.1.weight"], after["stem.1.weight"])
     assert not torch.equal(before["stem.1.running_mean"], after["stem.1.running_mean"])
     assert not torch.equal(before["rest.weight"], after["rest.weight"])
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_one_sentence_and_keeps_the_last_state(tmp_path, value):
-    def loss(model, batch, epoch, step):
-        factor = value if (epoch, step) == (2, 1) else 1.0
-        return {"total": model(batch[0]).square().mean() * factor}
-
-    with one_sentence(str(value), "epoch 2, step 1", "learning_rates"):
-        run(replace(job(), loss=loss), SETTINGS, tmp_path)
-    state = read_state(tmp_path / STATE)
-    assert len(state["epochs"]) == 2
-    assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
 
 
 def test_a_group_without_a_rate_is_one_sentence(tmp_path):

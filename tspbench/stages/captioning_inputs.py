@@ -11,6 +11,7 @@ from evaluation.captions import all_videos
 from evaluation.meteor import Meteor
 from tspbench.datasets import Dataset
 from tspbench.errors import UserError
+from tspbench.fit_settings import NOT_IN_RESULT
 from tspbench.progress import Advance
 from tspbench.stages.captioner_settings import GENERATOR, CaptionerSettings, captioner_config, check_captioner
 from tspbench.stages.random_features import FEATURES_FILE
@@ -179,7 +180,7 @@ class CaptionBenchmark:
             "train_vectors": how.text.train_vectors,
             "min_count": how.text.min_count,
             "held_out": sorted(self.held_out),
-            "fit": how.fit.model_dump(mode="json", exclude={"workers"}),
+            "fit": how.fit.model_dump(mode="json", exclude=NOT_IN_RESULT),
             "chosen_by_sentences": self.decoding_settings() if how.fit.select == "best" else None,
             "seed": self.what.seed,
         }
@@ -192,7 +193,7 @@ class CaptionBenchmark:
         """Return all settings that decide what the proposal generator learns, but for those of the captioner."""
         how = self.what.captioner
         chosen_by = how.proposals.model_dump(mode="json") if how.generator.fit.select == "best" else None
-        settings = how.generator.model_dump(mode="json", exclude={"fit": {"workers"}})
+        settings = how.generator.model_dump(mode="json", exclude={"fit": NOT_IN_RESULT})
         return {**settings, "chosen_by_proposals": chosen_by, "held_out": sorted(self.held_out), "seed": self.what.seed}
 
     def proposal_settings(self) -> dict[str, object]:

@@ -1,7 +1,6 @@
-"""Weights with a card, released .pth files, resumable training states."""
+"""Weights with a card, and released .pth files."""
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,26 +54,6 @@ def read_weights(path: Path) -> Weights:
     if not path.is_file():
         raise UserError(f"{path} does not exist: give the path of a checkpoint.")
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
-
-
-def write_state(path: Path, state: Mapping[str, object]) -> None:
-    """Write a training state (tensors, numbers, strings, lists, dicts) atomically."""
-    with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
-
-
-def read_state(path: Path) -> dict[str, object]:
-    """Read a training state written by `write_state`.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle fails with whatever its bytes lead to
-        raise UserError(f"{path} is damaged ({type(error).__name__}): remove it, and training starts again.") from error
-    assert isinstance(state, dict)  # noqa: S101 - write_state writes nothing else
-    return state
 
 
 def _read_safetensors(path: Path) -> Weights:

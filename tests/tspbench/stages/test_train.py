@@ -6,7 +6,6 @@ from baselines import LOCALIZERS
 from tests.tspbench.helpers import one_sentence, silent
 from tests.tspbench.stages.feature_sets import CLASSES, SETTINGS, write_rows, write_set
 from tspbench.feature_views import FeatureViews, TimeSettings
-from tspbench.fit import STATE
 from tspbench.fit_settings import FitSettings
 from tspbench.stages.train import LOCALIZER_FILE, LocalizerSettings, new_localizer, train_localizer
 from tspbench.storage.annotations import read_annotations
@@ -112,13 +111,6 @@ def test_training_that_ends_in_nothing_is_one_sentence(videos, tmp_path):
     with one_sentence("finite", "lower the learning rate"):
         train(videos, tmp_path, settings_of("gtad", epochs=1, batch_size=8, learning_rates={"localizer": 1e38}))
     assert not (tmp_path / LOCALIZER_FILE).exists()
-
-
-def test_a_damaged_training_state_is_one_sentence(videos, tmp_path):
-    train(videos, tmp_path, settings_of("gtad", epochs=1))
-    (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:500])
-    with one_sentence(tmp_path / STATE, "damaged", "remove it"):
-        train(videos, tmp_path, settings_of("gtad", epochs=1))
 
 
 def test_what_does_not_fit_is_one_sentence():

@@ -14,8 +14,9 @@ import torch
 
 from tests.tspbench.helpers import full_disk, names, numbered, one_sentence
 from tspbench.storage.atomic import replacing, write_bytes, write_json, write_text
-from tspbench.storage.checkpoints import Weights, write_state, write_weights
+from tspbench.storage.checkpoints import Weights, write_weights
 from tspbench.storage.features import VideoFeatures, write_part
+from tspbench.storage.training_states import write_state
 from tspbench.storage.video import write_video
 
 

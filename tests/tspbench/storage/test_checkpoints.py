@@ -7,7 +7,7 @@ from torch import nn
 
 from tests.tspbench.helpers import one_sentence
 from tspbench.encoders import ENCODERS, load_encoder, new_encoder
-from tspbench.storage.checkpoints import Weights, read_state, read_weights, write_state, write_weights
+from tspbench.storage.checkpoints import Weights, read_weights, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +151,6 @@ def test_no_state_dict_is_one_sentence(tmp_path, content):
 def test_a_missing_file_is_one_sentence(tmp_path):
     with one_sentence(tmp_path / "w.pth", "does not exist"):
         read_weights(tmp_path / "w.pth")
-
-
-def test_training_states_come_back(tmp_path):
-    state = {"fingerprint": "a", "epochs": [{"loss": 0.5}], "model": {"w": torch.ones(2)}, "kept_epoch": -1}
-    write_state(tmp_path / "s.pt", state)
-    back = read_state(tmp_path / "s.pt")
-    assert torch.equal(back["model"].pop("w"), torch.ones(2))
-    assert back == {**state, "model": {}}
 
 
 # Into an encoder.
