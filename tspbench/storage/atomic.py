@@ -1,7 +1,10 @@
 """Files that appear whole or not at all: temporary sibling, fsync, rename."""
 
+from __future__ import annotations
+
 import errno
 import glob
+import io
 import os
 import socket
 import stat
@@ -11,11 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from tspbench.errors import UserError
+
+if TYPE_CHECKING:
+    import h5py
 
 # Room for so many bytes more says that a library failed for another reason than the disk.
 PROBE_BYTES: Final = 1 << 20
@@ -60,6 +66,53 @@ def replacing(path: Path) -> Iterator[Path]:
         raise _unwritten(path, refusal, begun=True) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_h5(path: Path) -> Iterator[h5py.File]:
+    """Yield a new H5 file that takes the place of ``path`` when the block ends without an error.
+
+    Raises:
+        UserError: see `replacing`.
+    """
+    import h5py  # noqa: PLC0415 - most commands write no such file
+
+    with replacing(path) as temporary, _Disk(temporary, "w+") as disk:
+        try:
+            with h5py.File(disk, "w") as file:
+                yield file
+        finally:
+            if disk.error is not None:
+                raise disk.error
+
+
+class _Disk(io.FileIO):
+    """A file that keeps a full disk to itself: told of it, HDF5 crashes the whole process when that ends.
+
+    Attributes:
+        error: the first one; what is written from then on is lost.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of ``data``, or note why not."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while left and self.error is None:
+            try:
+                left = left[super().write(left) :]
+            except OSError as error:
+                self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Change the size, or note why not."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tspbench.errors import UserError
 from tspbench.progress import Advance
-from tspbench.storage.atomic import replacing
+from tspbench.storage.atomic import replacing_h5
 from tspbench.storage.row_clips import RowClips, is_positive, read_row_clips
 from tspbench.timeline import Timeline
 from tspbench.video_names import known_name
@@ -64,7 +64,7 @@ def write_part(path: Path, features: Mapping[str, VideoFeatures], stamps: Mappin
         features: video → its features.
         stamps: video → what its rows were made from; `finished_videos` finds them again by it.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing_h5(path) as file:
         file.attrs["stamps"] = orjson.dumps({name: stamps[name] for name in features}).decode()
         for name, video in features.items():
             entry = file.create_dataset(name, data=video.rows.astype(np.float32, copy=False))
@@ -90,7 +90,7 @@ def assemble(path: Path, parts: Mapping[str, Path], meaning: RowMeaning, skipped
         meaning: what every row is.
         skipped: videos left out → why.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing_h5(path) as file:
         file.attrs.update(_meaning_attributes(meaning))
         file.attrs["skipped"] = sorted(f"{name}: {reason}" for name, reason in skipped.items())
         for part, names in groupby(sorted(parts), parts.__getitem__):
@@ -115,7 +115,7 @@ def write_entries(
         entries: video, its (T, D) rows and its attributes; the rows of one video are held at a time.
         attributes: of the file; none for a file such as TSP's.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing_h5(path) as file:
         file.attrs.update(attributes)
         for name, rows, its_attributes in entries:
             file.create_dataset(name, data=rows.astype(np.float32, copy=False)).attrs.update(its_attributes)
