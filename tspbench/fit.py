@@ -21,7 +21,7 @@ from tspbench.fit_settings import FitSettings, learning_rate_factor
 from tspbench.meter import Meter, StepFigures
 from tspbench.progress import Advance
 from tspbench.storage.training_log import TrainingLog
-from tspbench.storage.training_states import TrainingStates
+from tspbench.storage.training_states import TrainingStates, read_state
 from tspbench.training_state import History, TrainingState
 
 STATES: Final = "training"
@@ -178,6 +178,9 @@ class _Training:
                 f"The weights are not finite behind epoch {epoch}: lower the learning rate (fit.learning_rates); the "
                 "last state before that is kept."
             )
+        if ranks.count() > 1:  # each has running statistics of its own of the last step
+            for buffer in self._job.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def _step(self, batch: tuple[Any, ...], epoch: int, step: int) -> StepFigures:
         factor = learning_rate_factor(epoch * self._job.steps + step, self._job.steps, self._settings)
@@ -199,12 +202,9 @@ class _Training:
         return StepFigures(epoch, step, rate, losses, norm, batch[-1])
 
     def _validated(self) -> Mapping[str, float]:
-        """Return the figures of the validation, which the processes do together with the weights of the first."""
+        """Return the figures of the validation, which the processes do together; what the first finds counts."""
         if self._job.validate is None:
             return {}
-        if ranks.count() > 1:
-            for buffer in self._job.model.buffers():
-                torch.distributed.broadcast(buffer, 0)
         self._job.model.eval()
         with self._state.averaged(), torch.inference_mode(), self._accelerator.autocast():
             return ranks.of_first(self._job.validate(self._job.model))
@@ -218,16 +218,13 @@ class _Training:
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
+        """Go on from the newest state that is whole: the first process looks for it, and all read the same."""
         found = self._states.newest() if ranks.is_first() else None
-        name = ranks.of_first(None if found is None else found[0])
-        if name is None:
+        path = ranks.of_first(None if found is None else found[0])
+        if path is None:
             return
-        if not all(ranks.everybodys(self._states.has(name))):
-            raise UserError(
-                f"{self._states.folder / name} is there for some processes and not for others: give an --out in a "
-                "folder that all machines share."
-            )
-        self._state.take_up(self._states.read(name) if found is None else found[1])
+        ranks.wait_for_files({path: None})
+        self._state.take_up(read_state(path) if found is None else found[1])
 
 
 def _check(job: Job, settings: FitSettings, device: str) -> None:

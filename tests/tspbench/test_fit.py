@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -44,6 +45,13 @@ def test_two_steps_of_sgd_by_hand(tmp_path):
     # Gradient 1 + 0.2 w. Step 1: 1.4, w = 2 - 0.7 = 1.3. Step 2: momentum 0.9 · 1.4 + 1.26 = 2.52, w = 1.3 - 1.26.
     assert what.model.weight.item() == pytest.approx(0.04, abs=1e-6)
     assert history.epochs == [{"total_loss": pytest.approx((2.0 + 1.3) / 2)}]
+
+
+def test_the_momentum_by_hand(tmp_path):
+    what = one_weight()
+    fit(what, one_epoch(momentum=0.5), "cpu", tmp_path, silent)
+    # Gradient 1. Step 1: w = 2 - 0.5. Step 2: 0.5 · 1 + 1, w = 1.5 - 0.75.
+    assert what.model.weight.item() == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(
@@ -218,10 +226,61 @@ def test_a_group_without_a_rate_is_one_sentence(tmp_path):
         run(job(), SETTINGS.model_copy(update={"learning_rates": {"backbone": 1.0, "rest": 1.0}}), tmp_path)
 
 
-def test_progress_counts_every_step(tmp_path):
+@pytest.mark.parametrize("size", [1, 3, 5, 8, 99])
+def test_a_micro_batch_has_the_gradients_of_the_batch(tmp_path, size):
+    """8 samples, in 8, 3, 2 and 1 parts; without layers that normalize by the batch."""
+
+    def trained(folder, micro_batch):
+        what = job()
+        what.model.stem[1] = nn.GroupNorm(2, 6)
+        parts = []
+        what.model.stem[0].register_forward_hook(lambda layer, inputs, output: parts.append(len(output)))
+        groups = {"stem": what.model.stem.parameters(), "rest": what.model.rest.parameters()}
+        settings = SETTINGS.model_copy(update={"micro_batch": micro_batch, "epochs": 1})
+        return *run(replace(what, groups=groups), settings, tmp_path / folder), parts
+
+    whole, told, _ = trained("whole", None)
+    weights, history, parts = trained("parts", size)
+    assert history.epochs[0] == pytest.approx(told.epochs[0], rel=1e-5)
+    for name, value in whole.items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-5, atol=1e-7)
+    assert max(parts) == min(size, 8)
+    assert sum(parts) == (8 if size >= 8 else 16) * STEPS  # once more for the gradients
+
+
+def test_frozen_batch_norm_normalizes_by_what_it_knows_and_keeps_it(tmp_path):
+    what = job()
+    norm = what.model.stem[1]
+    norm.running_mean.fill_(0.5)
+    norm.running_var.fill_(4.0)
+    seen = []
+    norm.register_forward_hook(lambda layer, inputs, output: seen.append((inputs[0], output)))
+    run(what, SETTINGS.model_copy(update={"batch_norm": "frozen", "epochs": 1, "warmup_epochs": 0}), tmp_path)
+    given, normalized = seen[0]
+    torch.testing.assert_close(normalized, (given - 0.5) / 2, rtol=1e-4, atol=1e-5)
+    assert norm.running_mean.tolist() == [0.5] * 6
+    assert norm.running_var.tolist() == [4.0] * 6
+    assert norm.num_batches_tracked == 0
+    assert not torch.equal(norm.weight, torch.ones(6))  # which is learned all the same
+
+
+def test_statistics_of_one_device_are_those_of_all(tmp_path):
+    plain, _ = run(job(), SETTINGS, tmp_path / "a")
+    synchronized, _ = run(job(), SETTINGS.model_copy(update={"batch_norm": "synchronized"}), tmp_path / "b")
+    assert same(plain, synchronized)
+
+
+def test_progress_tells_loss_and_speed_from_the_first_step(tmp_path):
     told = []
-    run(job(), SETTINGS, tmp_path, lambda done, total, note="": told.append((done, total)))
-    assert told == [(step, 12) for step in range(1, 13)]
+    what = replace(job(), unit="clips")
+    _, history = run(what, SETTINGS, tmp_path, lambda done, total, note="": told.append((done, total, note)))
+    assert [each[:2] for each in told] == [(step, 12) for step in range(1, 13)]
+    notes = [re.fullmatch(r"loss (\d+\.\d{3}), (\d+\.\d) clips/s", note) for _, _, note in told]
+    losses = [float(note[1]) for note in notes]
+    assert [sum(losses[k : k + 3]) / 3 for k in range(0, 12, 3)] == pytest.approx(
+        [entry["total_loss"] for entry in history.epochs], abs=1e-3
+    )
+    assert all(float(note[2]) > 0 for note in notes)
 
 
 def test_stages_of_one_process_may_compute_in_different_precisions(tmp_path):

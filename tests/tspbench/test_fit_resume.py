@@ -21,7 +21,7 @@ from tests.tspbench.fit_jobs import (
     scores,
     states,
 )
-from tests.tspbench.helpers import full_disk, one_sentence, silent
+from tests.tspbench.helpers import full_disk, one_sentence
 from tspbench.fit import STATES
 from tspbench.fit_settings import NOT_IN_RESULT
 
@@ -325,8 +325,7 @@ def test_settings_that_do_not_decide_the_result_do_not(tmp_path):
     assert plain[1] == changed[1]
 
 
-def test_a_folder_that_others_do_not_see_is_one_sentence(tmp_path, monkeypatch):
-    run(job(), SETTINGS, tmp_path)
-    monkeypatch.setattr("tspbench.ranks.everybodys", lambda item: [item, False])
-    with one_sentence("state-0004-000000.pt", "all machines share"):
-        run(job(), SETTINGS, tmp_path, silent)
+def test_tensorboard_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("tspbench.fit.find_spec", lambda name: None)
+    with one_sentence("fit.tensorboard", "tspbench[tensorboard]"):
+        run(job(), SETTINGS.model_copy(update={"tensorboard": True}), tmp_path)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.tspbench.helpers import one_sentence
 from tspbench.config import Settings, validated
-from tspbench.fit_settings import FitSettings, learning_rate_factor
+from tspbench.fit_settings import NOT_IN_RESULT, FitSettings, learning_rate_factor
 
 
 def published(**changes):
@@ -87,6 +87,12 @@ def test_a_cosine_without_warm_up_begins_at_once():
         ({"clip_norm": 0.0}, ("fit.clip_norm", "greater than 0")),
         ({"optimizer": "adamax"}, ("fit.optimizer", "adamw")),
         ({"decay": "none"}, ("fit.decay", "weights")),
+        ({"optimizer": "adam", "momentum": 0.5}, ("fit.momentum", '"sgd"', "found 0.5")),
+        ({"momentum": 1.0}, ("fit.momentum", "less than 1")),
+        ({"micro_batch": 0}, ("fit.micro_batch", "greater than or equal to 1")),
+        ({"batch_norm": "none"}, ("fit.batch_norm", "'each-device', 'synchronized' or 'frozen'")),
+        ({"checkpoint_minutes": -1.0}, ("fit.checkpoint_minutes", "greater than or equal to 0")),
+        ({"keep_checkpoints": 0}, ("fit.keep_checkpoints", "greater than or equal to 1")),
     ],
 )
 def test_settings_without_sense_are_one_sentence(values, words):
@@ -101,3 +107,12 @@ def test_settings_without_sense_are_one_sentence(values, words):
 
 def test_milestones_and_a_long_warm_up_go_with_steps():
     assert FitSettings(epochs=4, batch_size=1, optimizer="sgd", learning_rates={}, warmup_epochs=4, milestones=(3,))
+
+
+def test_settings_that_were_written_down_can_be_read_again():
+    settings = FitSettings(epochs=4, batch_size=1, optimizer="adam", learning_rates={})
+    assert FitSettings.model_validate(settings.model_dump()) == settings
+
+
+def test_what_does_not_decide_the_result_are_settings():
+    assert FitSettings.model_fields.keys() > NOT_IN_RESULT

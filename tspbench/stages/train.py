@@ -89,6 +89,11 @@ def _check_fit(settings: LocalizerSettings) -> None:
             f"fit.learning_rates: expected one rate for localizer{biases}, found {', '.join(rates) or 'none'}: give "
             f"{give}."
         )
+    if settings.refines and settings.fit.micro_batch is not None:
+        raise UserError(
+            f"fit.micro_batch: {settings.name} sees a batch as one graph, which cannot be divided: leave it out, or "
+            "choose a smaller fit.batch_size."
+        )
     if settings.fit.select == "best":
         raise UserError('fit.select: "best" needs a validation, which localizers are not given: choose "last".')
 
@@ -175,5 +180,6 @@ def fit_and_write(
         "seed": seed,
         "fingerprint": job.fingerprint,
     }
-    write_weights(folder / LOCALIZER_FILE, Weights(None, dict(job.model.state_dict()), {}, card))
+    if ranks.is_first():
+        write_weights(folder / LOCALIZER_FILE, Weights(None, dict(job.model.state_dict()), {}, card))
     return {"epochs": history.epochs, "kept_epoch": history.kept_epoch}

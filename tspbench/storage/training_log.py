@@ -145,4 +145,4 @@ def _board(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra, and slow to import
 
     # What TensorBoard has of later steps is of a run that was killed.
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step, flush_secs=10)

@@ -28,8 +28,8 @@ class TrainingStates:
         self.folder, self._fingerprint, self._keep = folder, fingerprint, keep
         self._own: list[Path] = []  # of this training, the newest last
 
-    def newest(self) -> tuple[str, dict[str, Any]] | None:
-        """Return the name and the content of the newest state that is whole; damaged ones are named aloud.
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """Return the path and the content of the newest state that is whole; damaged ones are named aloud.
 
         What a kill has left half-written is removed.
         """
@@ -45,24 +45,12 @@ class TrainingStates:
                 continue
             if state.get("fingerprint") == self._fingerprint:
                 # What this training wrote last has removed all that was not its own.
-                self._own, found = paths[: place + 1], (path.name, state)
+                self._own, found = paths[: place + 1], (path, state)
                 break
         if damaged:
-            what = "training starts again" if found is None else f"training goes on from {found[0]}"
+            what = "training starts again" if found is None else f"training goes on from {found[0].name}"
             say(f"{' and '.join(map(str, damaged))} {'is' if len(damaged) == 1 else 'are'} damaged: {what}.")
         return found
-
-    def has(self, name: str) -> bool:
-        """Whether a state can be seen from this machine."""
-        return (self.folder / name).is_file()
-
-    def read(self, name: str) -> dict[str, Any]:
-        """Read a state.
-
-        Raises:
-            UserError: the file is damaged.
-        """
-        return read_state(self.folder / name)
 
     def write(self, epoch: int, step: int, state: Mapping[str, object]) -> None:
         """Write a state, and remove those that are no longer kept.

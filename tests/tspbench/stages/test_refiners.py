@@ -310,6 +310,7 @@ def test_mistakes_in_the_settings_are_one_sentence(tmp_path, dataset, features):
         (["config.classes", "expected 2", "found 3"], [given], changed(config={"classes": 3})),
         (["time.mode", '"padded"', '"rescale"'], [given], changed(time=TimeSettings())),
         (["learning_rates", "biases"], [given], changed(fit=rate)),
+        (["fit.micro_batch", "pgcn"], [given], changed(fit=FAST.fit.model_copy(update={"micro_batch": 1}))),
         (["refine", "gtad"], [], {"localizer": SMALL.model_copy(update={"refine": RefineSettings(best=3)})}),
     ):
         with one_sentence(*words):
