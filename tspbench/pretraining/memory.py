@@ -68,15 +68,15 @@ class StepMemory:
     def step_bytes(self, fidelity: Fidelity, chunk_snippets: int) -> int:
         """Return what a step takes: weights, gradients, the optimizer's state, frames, and what is kept for gradients.
 
-        The frames are there twice, because a batch is only let go when the next one is there; but then nothing else
-        is. The encoder's and the localizer's activations are not there at the same time.
+        The frames are there twice, because the next batch is read meanwhile, and a third time while it is put together;
+        but then there is nothing else. Nor are the encoder's and the localizer's activations there at the same time.
         """
         spec: Preprocessing = self._encoder.preprocessing
         snippets = self._batch_size * fidelity.snippets
         frames: int = snippets * spec.clip_frames * fidelity.pixels**2 * 3
         of_localizer, weights = self._localizer(fidelity.snippets)
         weights += _bytes(self._encoder.state_dict().values())
-        fixed = (2 + self._state_copies) * weights + frames
+        fixed = (2 + self._state_copies) * weights + 2 * frames
         passing = max(frames, self._batch_size * of_localizer, self._encoding(fidelity, chunk_snippets))
         return int(SPARE * (fixed + passing))
 
@@ -89,10 +89,11 @@ class StepMemory:
         frames = torch.empty(snippets, spec.clip_frames, side, side, 3, dtype=torch.uint8, device="meta")
         with _Watch(self._without_content, [frames]) as found:
             in_chunks(self._without_content, (frames,), chunk_snippets).sum().backward()
-        return found.peak
+        peak: int = found.peak
+        return peak
 
     def _localizer(self, snippets: int) -> tuple[int, int]:
-        """Return the bytes that a localizer takes for one video, and those of its weights."""
+        """Return the bytes that a localizer takes for one video, and those of its weights and tables."""
         if snippets not in self._localizers:
             one = Fidelity(snippets=snippets, pixels=SMALLEST_PIXELS)
             alone = self._settings.model_copy(update={"fidelities": (one,)})
@@ -105,7 +106,7 @@ class StepMemory:
             with _Watch(model, [features]) as found:
                 losses: Mapping[str, Tensor] = model.loss(model(features, mask), targets, torch.Generator())
                 losses["total"].backward()  # type: ignore[no-untyped-call] # torch
-            self._localizers[snippets] = found.peak, _bytes(model.parameters())
+            self._localizers[snippets] = found.peak, _bytes((*model.parameters(), *model.buffers()))
         return self._localizers[snippets]
 
 

@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from tests.tspbench.helpers import one_sentence
+from tests.tspbench.pretraining.settled import normalizations, settled_encoder
 from tspbench.encoders import ENCODERS, new_encoder
 from tspbench.pretraining.fidelity import FULL, S_LOFI, ST_LOFI, T_LOFI, EndToEndSettings, Fidelity, finest_first
 from tspbench.pretraining.lofi import Lofi, SnippetEncoder, check_fidelities, localizer_configs
@@ -25,14 +25,10 @@ def settings_of(localizer="gtad", fidelities=((6, 16),), chunk=None, **changes):
 
 def build(settings, encoder="tiny"):
     torch.manual_seed(0)
-    model = Lofi(new_encoder(encoder, 0), settings).train()
-    for layer in normalizations(model):
+    model = Lofi(settled_encoder(encoder), settings).train()
+    for layer in normalizations(model.encoder):
         layer.eval()
     return model
-
-
-def normalizations(model):
-    return [layer for layer in model.encoder.modules() if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d)]
 
 
 def snippets(encoder, snippets=6, pixels=16, videos=2):
@@ -76,15 +72,15 @@ def test_every_parameter_learns():
 
 def test_running_statistics_see_each_chunk_once():
     model = build(settings_of(chunk=5))
-    for layer in normalizations(model):
+    for layer in normalizations(model.encoder):
         layer.train()
     gradients(model, snippets("tiny"))
-    assert {int(layer.num_batches_tracked) for layer in normalizations(model)} == {3}  # 12 snippets: 5, 5 and 2
-    by_hand = SnippetEncoder(new_encoder("tiny", 0)).train()
+    assert {int(layer.num_batches_tracked) for layer in normalizations(model.encoder)} == {3}  # 12 snippets: 5, 5 and 2
+    by_hand = SnippetEncoder(settled_encoder("tiny")).train()
     with torch.no_grad():
         for chunk in snippets("tiny").flatten(0, 1).split(5):
             by_hand(chunk)
-    for layer, expected in zip(normalizations(model), normalizations(by_hand), strict=True):
+    for layer, expected in zip(normalizations(model.encoder), normalizations(by_hand), strict=True):
         assert torch.equal(layer.running_mean, expected.running_mean)
         assert torch.equal(layer.running_var, expected.running_var)
 
