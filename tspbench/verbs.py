@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from tspbench import ranks
+from tspbench import ranks, watch
 from tspbench.config import validated
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
@@ -39,7 +39,16 @@ def check_recipe(recipe: str, out: Path, changes: Sequence[str], device: str) ->
 
 
 def pretrain_encoder(
-    dataset: str, method: str, encoder: str, init: str | None, out: Path, changes: Sequence[str], seed: int, device: str
+    dataset: str,
+    method: str,
+    encoder: str,
+    out: Path,
+    *,
+    init: str | None,
+    memory_gib: float | None,
+    changes: Sequence[str],
+    seed: int,
+    device: str,
 ) -> None:
     """Pretrain an encoder and print where its checkpoint is."""
     from tspbench.config import choose
@@ -49,24 +58,33 @@ def pretrain_encoder(
     from tspbench.encoders import ENCODERS
     from tspbench.experiment import Experiment
     from tspbench.pretraining import METHODS
-    from tspbench.recipe import KINETICS, RANDOM, PretrainStage, Recipe, applied, check_names, read_recipe
-    from tspbench.stages.pretrain import PretrainSettings
+    from tspbench.recipe import LOFI, RANDOM, PretrainStage, Recipe, applied, check_names, read_recipe
+    from tspbench.stages.pretrain import PUBLISHED_FIT, PretrainSettings
+    from tspbench.stages.pretrain_lofi import PUBLISHED_LOFI_FIT
 
     choose("method", method, METHODS)
     kind = ENCODERS[choose("encoder", encoder, ENCODERS)]
+    if memory_gib is not None and method != LOFI:
+        raise UserError(
+            f"--memory-budget: {method} learns from clips, for which it means nothing: give --set fit.micro_batch=N."
+        )
     # Published recipes are for published encoders; the tiny one has the demo's.
-    published = read_recipe(DEMO, []).pretrain[method] if encoder == "tiny" else PretrainSettings(method=method)
+    fit = PUBLISHED_LOFI_FIT if method == LOFI else PUBLISHED_FIT
+    published = (
+        read_recipe(DEMO, []).pretrain[method] if encoder == "tiny" else PretrainSettings(method=method, fit=fit)
+    )
     gap = {"shortest_gap_clips": shortest_gap_clips(_open(dataset, seed).protocol)} if encoder != "tiny" else {}
     base = {**published.model_dump(mode="json"), **gap}
-    initial = init or (KINETICS if kind.torchvision_weights else RANDOM)
+    initial = init or next(iter(kind.torchvision_weights), RANDOM)
     if initial == RANDOM and init is None and encoder != "tiny":
         raise UserError(
             f"torchvision publishes no weights of {encoder} to start from: give --init random, a file, or a name of "
             "`tspbench list files` such as r2plus1d_34-tac_on_kinetics."
         )
-    stage = validated(
-        PretrainStage, applied({**base, "data": "target", "init": initial}, changes), "the settings of pretrain"
-    )
+    content = applied({**base, "data": "target", "init": initial}, changes)
+    if memory_gib is not None:
+        content["end_to_end"] = {**content["end_to_end"], "memory_gib": memory_gib}
+    stage = validated(PretrainStage, content, "the settings of pretrain")
     # A benchmark is opened by its name: its folder needs no card.
     target = dataset if dataset in BENCHMARKS else str(_open(dataset, seed).folder)
     recipe = Recipe(
@@ -121,7 +139,7 @@ def extract_features(
         precision=precision,
         skip_unreadable=skip_unreadable,
     )
-    with progress("extract") as advance:
+    with progress("extract") as advance, watch.stage(f"extract into {out}", shared=True):
         skipped = extract(TrainedEncoder(module, encoder or str(weights.encoder), source), files, out, how, advance)
     if class_scores_out is not None and checkpoint is not None:
         where, weights_file = class_scores_out, checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import select
@@ -11,28 +12,26 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from tspbench import ranks
+from tspbench.beats import GONE_SECONDS, KEPT, Beat, Trouble, find_trouble, is_there, who
 from tspbench.errors import UserError
 
 T = TypeVar("T")
 
-BEAT_SECONDS: Final = 2.0
-GONE_SECONDS: Final = 20.0  # without a beat, or without the store that the beats go through
-STALL_SECONDS: Final = float(os.environ.get("TSPBENCH_STALL_SECONDS", "50"))
-# Alone, a process may keep Python's lock to itself for long, as compiled loops do; and a computation may take so long.
-LONG_SECONDS: Final = 600.0
+BEAT_SECONDS: Final = 1.0
 BUSY: Final = 0.2  # of a core: what a computation takes at least
+DEAF_SECONDS: Final = 45.0  # with Python's lock held
+LOOK_SECONDS: Final = 5.0  # between two looks at the others, at most
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 SIGNAL_SECONDS: Final = 3.0  # to find out why the launcher ends this process; it kills it after 30
 INTERRUPT_SECONDS: Final = 5.0  # for Python to raise KeyboardInterrupt where it was interrupted
-KEPT: Final = "what is finished is kept: run the same command again."
 
 
 # What this process does: a fact about the process, written by the thread that works, read by the one that watches.
@@ -42,6 +41,7 @@ _what = ""
 _computing = False
 _moved = 0.0
 _cores_at_move = 0.0
+_watch: Watch | None = None
 
 
 def working_on(what: str, *, computing: bool = False) -> None:
@@ -52,7 +52,10 @@ def working_on(what: str, *, computing: bool = False) -> None:
         computing: a training step or a forward pass, which may take long as long as it keeps a core busy.
     """
     global _what, _computing, _moved, _cores_at_move
+    begins = not _what
     _what, _computing, _moved, _cores_at_move = what, computing, time.monotonic(), time.process_time()
+    if begins and _watch is not None:
+        _watch.beat()  # what comes now may end this process
 
 
 @contextmanager
@@ -77,74 +80,6 @@ def doing() -> str:
     return ", ".join(part for part in (_stage and f"stage {_stage}", _what) if part) or "no stage"
 
 
-@dataclass(frozen=True)
-class Beat:
-    """What a process says of itself every `BEAT_SECONDS`.
-
-    Args:
-        process: its number.
-        machine: name of its machine.
-        room: of the machine, what tells which processes see each other.
-        pid: its number on its machine.
-        beats: how many it has sent.
-        doing: stage and file.
-        state: "works" on a shared stage, "waits" for the others, is "alone" with other work, or has "ended" well.
-        idle_seconds: since it has moved.
-        busy: a computation keeps a core busy.
-        exchanges: that it has begun.
-    """
-
-    process: int
-    machine: str
-    room: str
-    pid: int
-    beats: int
-    doing: str
-    state: str
-    idle_seconds: float
-    busy: bool
-    exchanges: int
-
-    @property
-    def who(self) -> str:
-        """The process, for messages."""
-        return who(self.process, self.machine)
-
-
-def who(process: int, machine: str) -> str:
-    """Return how messages call a process."""
-    return f"Process {process + 1} of {os.environ.get('WORLD_SIZE', '1')} (rank {process}) on {machine}"
-
-
-def find_trouble(beats: Mapping[int, Beat], silent: Mapping[int, float], room: str) -> str | None:
-    """Return what is to be said of a process that is gone or does not move; None: all is well.
-
-    Args:
-        beats: process → its last beat.
-        silent: process → seconds since that came.
-        room: of this process: those in it are seen to be there or not.
-    """
-    there = {process: beat for process, beat in beats.items() if beat.state != "ended"}
-    for beat in there.values():
-        if beat.room == room and not _is_there(beat.pid):
-            return f"{beat.who} is gone: {beat.doing}; {KEPT}"
-    for process, beat in there.items():
-        if silent[process] > (LONG_SECONDS if beat.state == "alone" else GONE_SECONDS):
-            seconds = f"{silent[process]:.0f} s"
-            return f"{beat.who} is gone or hangs: {beat.doing}, no sign of life for {seconds}; {KEPT}"
-    fewest = min((beat.exchanges for beat in there.values()), default=0)
-    for process, beat in there.items():
-        idle = beat.idle_seconds + silent[process]
-        # Whoever has begun more exchanges than another one waits for that one.
-        if beat.state == "works" and beat.exchanges <= fewest and idle > (LONG_SECONDS if beat.busy else STALL_SECONDS):
-            return f"{beat.who} does not move: {beat.doing}, for {idle:.0f} s; {KEPT}"
-    if any(beat.state == "waits" and beat.idle_seconds > GONE_SECONDS for beat in there.values()):
-        for beat in beats.values():
-            if beat.state == "ended":
-                return f"{beat.who} has ended while others wait for it; {KEPT}"
-    return None
-
-
 class Watch:
     """The threads that beat, look at the beats of the others, and end this process when one of them is in trouble."""
 
@@ -152,12 +87,12 @@ class Watch:
         self._number = ranks.number()
         self._machine = socket.gethostname()
         self._room = f"{self._machine} {_processes_seen()}"
-        self._start = time.monotonic()
         self._beats: dict[int, Beat] = {}
         self._came: dict[int, float] = {}
-        self._contact = self._start
+        # Seconds that this process has looked on: while it was kept from it, as by Python's lock, others are not late.
+        self._looked = self._contact = 0.0
         self._exchanges, self._sent = 0, 0
-        self._moved = self._start
+        self._moved = time.monotonic()
         self._over = threading.Event()
         self._store, self._words = (self._client() for _ in range(2))
         self._woken, self._wake = socket.socketpair()
@@ -174,6 +109,7 @@ class Watch:
     def stop(self) -> None:
         """Say that this process ends well; the first, which may host the store, waits until all have."""
         self._over.set()
+        faulthandler.cancel_dump_traceback_later()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with suppress(Exception):  # they have all they need of each other
@@ -194,6 +130,11 @@ class Watch:
         elif told:
             _print(first)
         _exit(code)
+
+    def beat(self) -> None:
+        """Tell the others what this process does."""
+        with suppress(Exception):  # that the store is gone is found out by who reads it
+            self._store.set(self._key(self._number), json.dumps(asdict(self._beat())))
 
     def end_with_others(self, seconds: float) -> None:
         """End this process as the watching thread would, if that finds a reason to in so many seconds."""
@@ -238,21 +179,28 @@ class Watch:
         keys = [self._key(process) for process in range(ranks.count())]
         with suppress(Exception):
             while not self._over.is_set():
-                self._store.set(self._key(self._number), json.dumps(asdict(self._beat())))
-                there = [key for key in keys if self._store.check([key])]
-                for content in self._store.multi_get(there):
-                    beat = Beat(**json.loads(content))
-                    if beat.process not in self._beats or self._beats[beat.process].beats != beat.beats:
-                        self._came[beat.process] = time.monotonic()
-                    self._beats[beat.process] = beat
-                self._contact = time.monotonic()
+                self.beat()
+                there = keys if len(self._beats) == len(keys) else [key for key in keys if self._store.check([key])]
+                self._read(there)
+                self._contact = self._looked
                 self._over.wait(BEAT_SECONDS)
+
+    def _read(self, keys: list[str]) -> None:
+        for content in self._store.multi_get(keys):
+            beat = Beat(**json.loads(content))
+            if beat.process not in self._beats or self._beats[beat.process].beats != beat.beats:
+                self._came[beat.process] = self._looked
+            self._beats[beat.process] = beat
 
     def _look_on(self) -> None:
         asked: int | None = None
-        until = float("inf")
+        until, before = float("inf"), time.monotonic()
         while not self._over.is_set():
-            if select.select([self._woken], [], [], 0.1 if asked else BEAT_SECONDS / 2)[0]:
+            now = time.monotonic()
+            self._looked += min(now - before, LOOK_SECONDS)
+            before = now
+            self._end_if_deaf()
+            if select.select([self._woken], [], [], 0.1 if asked else BEAT_SECONDS)[0]:
                 caught = [number for number in self._woken.recv(64) if number in SIGNALS]
                 if caught and asked is None:
                     asked = caught[0]
@@ -261,34 +209,52 @@ class Watch:
             if trouble is not None and not self._over.is_set() and asked != signal.SIGINT:
                 self._end(trouble, 1)
             if time.monotonic() > until:
-                self._end(f"Ended by a signal: {doing()}; {KEPT}", 128 + (asked or 0))
+                self._end(Trouble(f"Ended by a signal: {doing()}; {KEPT}"), 128 + (asked or 0))
 
-    def _trouble(self) -> str | None:
-        now = time.monotonic()
+    def _end_if_deaf(self) -> None:
+        """Let this process end without Python's help if its lock is held while it should be moving.
+
+        Others in the same room do that, too, but there may be none.
+        """
+        faulthandler.cancel_dump_traceback_later()
+        if _shared and _what and not ranks.is_alone():
+            faulthandler.dump_traceback_later(DEAF_SECONDS, exit=True)
+
+    def _trouble(self) -> Trouble | None:
         said = self._within(lambda: self._words.check(["watch/word"]) and self._words.get("watch/word").decode(), "")
         if said:
-            return str(said)
-        beats = dict(self._beats)
-        silent = {process: self._silence(process, now) for process in beats}
-        if (found := find_trouble(beats, silent, self._room)) is not None:
+            return Trouble(str(said))
+        found = self._found()
+        if found is not None and found.process is not None:
+            self._within(lambda: self._read([self._key(found.process or 0)]), None)  # what it has said last
+            found = self._found()
+        if found is not None:
             return found
-        if now - self._contact > GONE_SECONDS:
+        if self._looked - self._contact > GONE_SECONDS:
             place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-            first = beats[0].doing if 0 in beats else "no stage"
-            return f"The first process or its machine ({place}) does not answer: {first}; {KEPT}"
-        if now - self._start > ranks.MEETING.total_seconds() and len(beats) < ranks.count():
-            missing = min(set(range(ranks.count())) - set(beats))
-            return f"Process {missing + 1} of {ranks.count()} has not come: see what its machine says."
+            first = self._beats[0].doing if 0 in self._beats else "no stage"
+            return Trouble(f"The first process or its machine ({place}) does not answer: {first}; {KEPT}")
+        if self._looked > ranks.MEETING.total_seconds() and len(self._beats) < ranks.count():
+            missing = min(set(range(ranks.count())) - set(self._beats))
+            return Trouble(f"Process {missing + 1} of {ranks.count()} has not come: see what its machine says.")
         return None
 
-    def _silence(self, process: int, now: float) -> float:
-        """Return for how long a process has been silent while the store could be asked."""
-        return min(now, self._contact + BEAT_SECONDS) - self._came[process]
+    def _found(self) -> Trouble | None:
+        beats = dict(self._beats)
+        return find_trouble(beats, {process: self._silence(process) for process in beats}, self._room)
 
-    def _end(self, trouble: str, code: int) -> NoReturn:
-        said = self._within(lambda: self._first_word(trouble), trouble)
+    def _silence(self, process: int) -> float:
+        """Return for how long a process has been silent while the store could be asked."""
+        return min(self._looked, self._contact + BEAT_SECONDS) - self._came[process]
+
+    def _end(self, trouble: Trouble, code: int) -> NoReturn:
+        said = self._within(lambda: self._first_word(trouble.text), trouble.text)
         if self._is_told_by_me():
             _print(said)
+        beat = None if trouble.process is None else self._beats.get(trouble.process)
+        if beat is not None and beat.room == self._room and beat.pid != os.getpid():
+            with suppress(OSError):  # it hears nothing, else it would have ended itself
+                os.kill(beat.pid, signal.SIGKILL)
         _exit(code)
 
     def _first_word(self, text: str) -> str:
@@ -297,7 +263,7 @@ class Watch:
 
     def _is_told_by_me(self) -> bool:
         """Whether nobody on this machine has told yet; where the store is gone, the lowest of those left does."""
-        left = [beat.process for beat in self._beats.values() if beat.room == self._room and _is_there(beat.pid)]
+        left = [beat.process for beat in self._beats.values() if beat.room == self._room and is_there(beat.pid)]
         alone = 1 if self._number == min(left, default=self._number) else 2
         return self._within(lambda: self._words.add(f"watch/told/{self._machine}", 1), alone) == 1
 
@@ -323,17 +289,6 @@ def _processes_seen() -> str:
         return str(os.getpid())
 
 
-def _is_there(pid: int) -> bool:
-    """Whether a process of this machine lives: one that has died and was not yet cleared away has no program."""
-    try:
-        Path(f"/proc/{pid}/exe").readlink()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
 def _exit(code: int) -> NoReturn:
     """End now: libraries that wait for a process that is gone would wait on while Python tidies up."""
     for stream in (sys.stdout, sys.stderr):
@@ -345,9 +300,6 @@ def _exit(code: int) -> NoReturn:
 def _print(text: str) -> None:
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
-
-
-_watch: Watch | None = None
 
 
 def begin() -> None:
