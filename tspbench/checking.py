@@ -19,7 +19,10 @@ from tspbench.sources import TOLD, Sources
 from tspbench.storage.catalog import find
 from tspbench.storage.features import FeatureFiles
 
-PROBED: Final = "From a step measured on this machine just now; captioners and refiners are not measured (?)."
+PROBED: Final = (
+    "From a step measured on this machine just now; captioners, refiners and what a memory budget chooses are not "
+    "measured (?)."
+)
 
 
 def check(recipe: Recipe, out: Path, device: str) -> bool:

@@ -15,7 +15,7 @@ from tspbench.fit_settings import FitSettings
 from tspbench.plan import features_folder, planned_stages
 from tspbench.pretraining import METHODS
 from tspbench.probe import encoder_cost, frame_seconds, localizer_cost
-from tspbench.recipe import KINETICS, Recipe
+from tspbench.recipe import LOFI, TRAINED_ON, PretrainStage, Recipe
 from tspbench.sources import Sources
 
 ROLES: Final = ("training", "validation")
@@ -71,7 +71,7 @@ def costs(recipe: Recipe, sources: Sources, device: str) -> list[Cost]:
     for key, size in sizes.items():
         for name in names:
             kind = sources.encoder(name)
-            if sources.weights(name).ways and name not in (*recipe.pretrain, *recipe.released, KINETICS):
+            if sources.weights(name).ways and name not in (*recipe.pretrain, *recipe.released, *TRAINED_ON):
                 continue  # a file that is not there has no folder either
             folder = features_folder(recipe, name, key)
             if folder in extracted:
@@ -144,6 +144,8 @@ def epoch_clips(recipe: Recipe, name: str, size: SetSize) -> dict[str, int]:
 
 def _pretraining(recipe: Recipe, name: str, sources: Sources, sizes: Mapping[str, SetSize], device: str) -> Cost:
     stage, kind = recipe.pretrain[name], sources.encoder(name)
+    if stage.method == LOFI:
+        return _end_to_end(name, stage, kind, sizes[stage.data].videos["training"], device)
     clips = epoch_clips(recipe, name, sizes[stage.data])
     cost = encoder_cost(kind, stage.method, device)
     spec = ENCODERS[kind].preprocessing
@@ -156,6 +158,32 @@ def _pretraining(recipe: Recipe, name: str, sources: Sources, sizes: Mapping[str
         stage.fit.epochs * epoch / HOUR,
         disk_bytes=cost.fixed_bytes / 4,
         memory_bytes=cost.fixed_bytes + stage.fit.batch_size * cost.train_bytes,
+    )
+
+
+def _end_to_end(name: str, stage: PretrainStage, kind: str, videos: int, device: str) -> Cost:
+    """Return what LoFi takes: a clip for each snippet, as large as its picture; the localizer hardly counts beside it.
+
+    Fidelities take turns. What passes through the encoder in chunks does so once more for its gradients.
+    """
+    settings, spec = stage.end_to_end, ENCODERS[kind].preprocessing
+    cost, turns = encoder_cost(kind, "tac", device), settings.fidelities
+    snippets = sum(turn.snippets for turn in turns) / len(turns)
+    full_clips = sum(turn.snippets * (turn.pixels / spec.crop) ** 2 for turn in turns) / len(turns)
+    again = 0.0 if settings.chunk_snippets is None else cost.forward_seconds
+    decoding = snippets * spec.clip_frames * frame_seconds(kind)
+    epoch = _seconds(videos, full_clips * (cost.train_seconds + again), decoding, device)
+    kept = max(
+        min(settings.chunk_snippets or math.inf, stage.fit.batch_size * turn.snippets) * (turn.pixels / spec.crop) ** 2
+        for turn in turns
+    )
+    chosen = settings.memory_gib  # then fidelity and chunk are chosen when training begins
+    return Cost(
+        f"pretrain {name}",
+        f"{videos:,} videos of {' / '.join(str(turn.snippets) for turn in turns)} snippets, {stage.fit.epochs} epochs",
+        stage.fit.epochs * epoch / HOUR if chosen is None else math.nan,
+        disk_bytes=cost.fixed_bytes / 4,
+        memory_bytes=cost.fixed_bytes + kept * cost.train_bytes if chosen is None else chosen * GIB,
     )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tspbench.datasets import DATASETS
-from tspbench.recipe import KINETICS, RANDOM, Recipe
+from tspbench.recipe import RANDOM, TRAINED_ON, Recipe
 from tspbench.reference_rows import REFERENCES
 from tspbench.sources import Sources
 from tspbench.stages.caption_models import PARTS
@@ -19,7 +19,7 @@ def features_folder(recipe: Recipe, source: str, data: str) -> str:
 
     The folder "random" alone is that of random features, not of an encoder.
     """
-    if source in (*recipe.pretrain, *recipe.released, KINETICS) or is_known(source):
+    if source in (*recipe.pretrain, *recipe.released, *TRAINED_ON) or is_known(source):
         name = source
     else:
         name = "random-encoder" if source == RANDOM else f"{slug(Path(source).stem)}-{hash_file(Path(source))[:8]}"

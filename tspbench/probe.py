@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from baselines.contract import FeatureBatch
 from tspbench.encoders import ENCODERS, new_encoder
+from tspbench.encoders.contract import channels_last
 from tspbench.pretraining import METHODS
 from tspbench.pretraining.contract import ClipLabels, HeadOptions
 from tspbench.stages.train import LocalizerSettings, new_localizer
@@ -52,9 +53,8 @@ def encoder_cost(name: str, method: str, device: str) -> StepCost:
     """Measure a pretraining step of an encoder, for one clip."""
     encoder = new_encoder(name, seed=0)
     spec = encoder.preprocessing
-    kind = METHODS[method]
-    model = kind(encoder, HeadOptions(encoder.feature_dim, CLASSES, kind.all_heads, 0, {})).to(device)
-    model.to(memory_format=torch.channels_last_3d)
+    kind: Any = METHODS[method]
+    model = channels_last(kind(encoder, HeadOptions(encoder.feature_dim, CLASSES, kind.all_heads, 0, {})).to(device))
     clips = torch.randn(CLIPS, 3, spec.clip_frames, spec.crop, spec.crop, device=device)
     zeros = torch.zeros(CLIPS, dtype=torch.int64, device=device)
     labels = ClipLabels(zeros, zeros, None)

@@ -19,13 +19,18 @@ from tspbench.reference_rows import FREE_REFERENCES
 from tspbench.stages.captioner_settings import GENERATOR, CaptionerSettings, check_captioner
 from tspbench.stages.evaluate import check_rows
 from tspbench.stages.pretrain import PretrainSettings
+from tspbench.stages.pretrain_lofi import check_lofi
 from tspbench.stages.train import LocalizerSettings, localizer_config
 from tspbench.storage.catalog import is_known
 from tspbench.storage.published_numbers import published
 from tspbench.storage.recipes import read_toml
 
 RANDOM: Final = "random"
+LOFI: Final = "lofi"
 KINETICS: Final = "kinetics"
+IMAGENET: Final = "imagenet"
+# Words for weights of the recipe's encoder by what they were trained on: torchvision's, or of a file in ``released``.
+TRAINED_ON: Final = (KINETICS, IMAGENET)
 SHIPPED: Final = Path(__file__).parent / "recipes"
 # Keys of a recipe's ``data`` that are no data sets, but entries of the target's card: where its files lie.
 ELSEWHERE: Final = ("videos", "annotations")
@@ -36,7 +41,7 @@ class PretrainStage(PretrainSettings):
 
     Args:
         data: key of the recipe's ``data``.
-        init: the encoder it starts from: "random", "kinetics", another pretraining, or a weight file.
+        init: the encoder it starts from: "random", "kinetics", "imagenet", another pretraining, or a weight file.
         encoder: key of `ENCODERS`; none: the recipe's.
         gvf_features: H5 file of the initial encoder's features or of global features; extracted when not given.
     """
@@ -59,8 +64,8 @@ class RowSettings(Settings):
 
     Args:
         name: how the table calls it.
-        features: of which encoder: a pretraining, a key of ``released`` or ``features``, "random", "kinetics", or a
-            weight file or its name in `tspbench.storage.catalog`.
+        features: of which encoder: a pretraining, a key of ``released`` or ``features``, "random", "kinetics",
+            "imagenet", or a weight file or its name in `tspbench.storage.catalog`.
         published: task → key of a row of ``published.toml``, whose numbers stand beside the measured ones.
     """
 
@@ -107,6 +112,7 @@ class Recipe(Settings):
         proposals: files of proposals, for a localizer that refines those of another.
         tasks: what is trained for each task, the same for every row; the columns of the table.
         references: rows that no network is trained for, see `tspbench.reference_rows`.
+        with_lofi: false: rows, and class scores, of encoders that were pretrained with LoFi are left out.
         rows: of the table.
     """
 
@@ -129,6 +135,7 @@ class Recipe(Settings):
     proposals: tuple[str, ...] = Field(default=(), strict=False)
     tasks: TaskSettings = TaskSettings()
     references: tuple[str, ...] = Field(default=(), strict=False)
+    with_lofi: bool = True
     rows: tuple[RowSettings, ...] = Field(default=(), strict=False)
 
     @property
@@ -155,7 +162,18 @@ def read_recipe(name_or_path: str, changes: Sequence[str]) -> Recipe:
     content = completed(applied(read_toml(path), changes))
     recipe = validated(Recipe, content, str(path))
     check_names(recipe, str(path))
-    return recipe
+    return recipe if recipe.with_lofi else _without_lofi(recipe)
+
+
+def _without_lofi(recipe: Recipe) -> Recipe:
+    """Leave out what needs an encoder that LoFi has trained, or one that starts from such an encoder."""
+    lofi: set[str] = set()
+    for name, stage in recipe.pretrain.items():
+        if stage.method == LOFI or stage.init in lofi:
+            lofi.add(name)
+    rows = tuple(row for row in recipe.rows if row.features not in lofi)
+    scores_from = None if recipe.class_scores_from in lofi else recipe.class_scores_from
+    return recipe.model_copy(update={"rows": rows, "class_scores_from": scores_from})
 
 
 def applied(content: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -199,12 +217,14 @@ def check_names(recipe: Recipe, where: str) -> None:
     for key, data in recipe.sets.items():
         if not Path(data).is_dir():
             choose(f"data set, nor a folder ('data.{key}' in {where})", data, {**DATASETS, **BENCHMARKS})
-    brought = [KINETICS, *recipe.released, *recipe.features]
+    brought = [*TRAINED_ON, *recipe.released, *recipe.features]
     earlier: list[str] = []
     for name, stage in recipe.pretrain.items():
         choose(f"method ('pretrain.{name}.method' in {where})", stage.method, METHODS)
         choose(f"data key ('pretrain.{name}.data' in {where})", stage.data, recipe.sets)
-        choose(f"encoder ('pretrain.{name}.encoder' in {where})", stage.encoder or recipe.encoder, ENCODERS)
+        encoder = choose(f"encoder ('pretrain.{name}.encoder' in {where})", stage.encoder or recipe.encoder, ENCODERS)
+        if stage.method == LOFI:
+            check_lofi(stage, encoder, ENCODERS[encoder])
         _check_encoder(stage.init, [RANDOM, *brought, *earlier], f"'pretrain.{name}.init' in {where}")
         earlier.append(name)
     if recipe.class_scores_from is not None:
@@ -224,7 +244,7 @@ def check_names(recipe: Recipe, where: str) -> None:
 def _check_brought(recipe: Recipe, where: str) -> None:
     """Refuse names of features and weights that nothing uses, and weights of another encoder."""
     inits = {stage.init: stage.encoder or recipe.encoder for stage in recipe.pretrain.values()}
-    used = [KINETICS, *recipe.pretrain, *inits, *(row.features for row in recipe.rows)]
+    used = [*TRAINED_ON, *recipe.pretrain, *inits, *(row.features for row in recipe.rows)]
     for table, names in (("features", recipe.features), ("released", recipe.released)):
         for name in names:
             choose(f"encoder of a row ('{table}.{name}' in {where})", name, used)

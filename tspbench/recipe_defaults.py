@@ -7,6 +7,7 @@ from typing import Any
 
 from tspbench.datasets import BENCHMARKS, CARD
 from tspbench.stages.pretrain import PUBLISHED_FIT
+from tspbench.stages.pretrain_lofi import PUBLISHED_LOFI_FIT
 from tspbench.stages.published import CAPTIONERS, PUBLISHED, published
 from tspbench.storage.recipes import read_toml
 
@@ -23,7 +24,8 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
             result[brought] = {name: value for name, value in result[brought].items() if value is not None}
     for stage in _tables(result.get("pretrain")):
         if not _says_all(stage):
-            stage["fit"] = _changed(PUBLISHED_FIT.model_dump(mode="json"), stage.get("fit", {}))
+            fit = PUBLISHED_LOFI_FIT if stage.get("method") == "lofi" else PUBLISHED_FIT
+            stage["fit"] = _changed(fit.model_dump(mode="json"), stage.get("fit", {}))
     tasks = result.get("tasks")
     if not isinstance(tasks, dict):
         return result

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from tspbench.datasets import BENCHMARKS, DATASETS, Dataset, benchmark_folder, open_dataset
 from tspbench.encoders import ENCODERS
 from tspbench.errors import UserError
-from tspbench.recipe import KINETICS, RANDOM, Recipe
+from tspbench.recipe import KINETICS, RANDOM, TRAINED_ON, Recipe
 from tspbench.storage.catalog import CATALOG, Entry, find, is_known
 
 How = Literal["random", "given", "released features", "weights", "torchvision", "pretraining"]
@@ -19,7 +19,7 @@ TOLD: Final[dict[How, str]] = {
     "given": "features given",
     "released features": "released features",
     "weights": "features extracted with weights from a file",
-    "torchvision": "features extracted with torchvision's Kinetics weights",
+    "torchvision": "features extracted with torchvision's weights",
     "pretraining": "features extracted after pretraining here",
 }
 
@@ -174,10 +174,10 @@ class Sources:
             initial = [text.replace("its weights", f"the weights of {stage.init}") for text in lacking]
             ways = (*fetched, f"pretraining it here, for which you need {' and '.join(initial)}") if lacking else ()
             return Source("pretraining", (), ways)
-        kinetics = name == KINETICS or (entry is not None and entry.name.endswith("-tac_on_kinetics"))
-        if kinetics and ENCODERS[self.encoder(name)].torchvision_weights:
+        kind, word = self.encoder(name), KINETICS if entry and entry.name.endswith("-tac_on_kinetics") else name
+        if word in ENCODERS[kind].torchvision_weights:
             return Source("torchvision")
-        return Source("weights", (), fetched or (f"weights of {self.encoder(name)} (--set released.{name}=FILE)",))
+        return Source("weights", (), fetched or (_unpublished(name, kind),))
 
     def _entry(self, name: str) -> Entry | None:
         known = self._recipe.released.get(name, name)
@@ -223,6 +223,21 @@ class Sources:
 def _file(name_or_path: str) -> Path:
     """Return the file that is meant; one of the catalog that is not there where it is expected."""
     return CATALOG[name_or_path].path if is_known(name_or_path) else Path(name_or_path)
+
+
+def _unpublished(name: str, kind: str) -> str:
+    """Say which weights of an encoder have to be given, and which words for others would do without."""
+    given = f"--set released.{name}=FILE"
+    if name not in TRAINED_ON:
+        return f"weights of {kind} ({given})"
+    others = " or ".join(repr(word) for word in ENCODERS[kind].torchvision_weights)
+    instead = f"; those it publishes are called {others}" if others else ""
+    named = " or ".join(entry for entry in CATALOG if entry.startswith(f"{kind}-{name}"))
+    file = f"FILE, which may be {named}" if named else "FILE"
+    return (
+        f"{name} weights of {kind}, which torchvision does not publish (--set released.{name}={file}, or --init FILE "
+        f"of `tspbench pretrain`{instead})"
+    )
 
 
 def _brought(name: str, files: Sequence[Path]) -> str:

@@ -1,6 +1,7 @@
 """A check says what is there, what is missing with the way to get it, and what the rest will cost."""
 
 import json
+import math
 import re
 
 import h5py
@@ -70,6 +71,35 @@ def test_costs_are_counts_times_what_was_measured():
     assert found["extract tsp"].memory_bytes == 2**30 + 32 * 2**21
     tal = found["tal: gtad, 3 rows"]
     assert tal.hours == pytest.approx(3 * (10 * 10_024 * 2 + 4_926) / 3600)
+
+
+def test_a_step_of_lofi_costs_a_clip_for_each_snippet_and_one_more_forward_pass():
+    recipe = read_recipe("activitynet-lofi", ["pretrain.spatial.end_to_end.chunk_snippets=null"])
+    found = {cost.what: cost for cost in costs(recipe, Sources(recipe), "cpu")}
+    # 100 snippets of 112 pixels are 25 clips of 224; in chunks a clip takes 3 + 1 seconds, else 3.
+    assert found["pretrain spatial"].hours == pytest.approx(15 * 10_024 * 25 * 3 / 3600)
+    assert found["pretrain temporal"].hours == pytest.approx(15 * 10_024 * 25 * 4 / 3600)
+    per_video = (25 + 50 * (158 / 224) ** 2 + 25) / 3  # epochs take turns
+    assert found["pretrain long-cycle"].hours == pytest.approx(15 * 10_024 * per_video * 4 / 3600)
+    assert found["pretrain short-cycle"].hours == found["pretrain long-cycle"].hours
+    # A chunk of 32 clips of 224 pixels is kept for the gradients; without chunks all 16 x 100 snippets, a quarter each.
+    assert found["pretrain temporal"].memory_bytes == 4 * 2**30 + 32 * 2**20
+    assert found["pretrain spatial"].memory_bytes == 4 * 2**30 + 400 * 2**20
+    assert "10,024 videos of 100 / 50 / 25 snippets, 15 epochs" in found["pretrain long-cycle"].amount
+
+
+def test_what_a_memory_budget_chooses_is_not_known_before():
+    recipe = read_recipe("activitynet-lofi", ["pretrain.spatial.end_to_end.memory_gib=12.0"])
+    cost = next(cost for cost in costs(recipe, Sources(recipe), "cpu") if cost.what == "pretrain spatial")
+    assert math.isnan(cost.hours)
+    assert cost.memory_bytes == 12 * 2**30
+
+
+def test_reading_and_decoding_of_snippets_counts_by_their_frames(monkeypatch):
+    monkeypatch.setattr(tspbench.estimate, "frame_seconds", lambda *_: 1.0)
+    recipe = read_recipe("activitynet-lofi", [])
+    cost = next(cost for cost in costs(recipe, Sources(recipe), "cpu") if cost.what == "pretrain temporal")
+    assert cost.hours == pytest.approx(15 * 10_024 * (25 * 4 + 25 * 8) / 3600)
 
 
 def test_a_gpu_computes_while_others_decode(monkeypatch):

@@ -123,7 +123,7 @@ def test_a_change_through_a_value_is_one_sentence(change):
         ("pretrain.first.method=tsb", ["'tsb'", "pretrain.first.method"]),
         ("pretrain.first.data=target2", ["'target2'", "did you mean 'target'?", "pretrain.first.data"]),
         ("pretrain.first.init=secnd", ["'secnd'", "pretrain.first.init"]),
-        ("pretrain.first.init=second", ["'second'", "pretrain.first.init", "known are kinetics, random"]),
+        ("pretrain.first.init=second", ["'second'", "pretrain.first.init", "known are imagenet, kinetics, random"]),
         ("pretrain.second.init=missing.pth", ["'missing.pth'", "weight file"]),
         ("class_scores_from=third", ["'third'", "class_scores_from"]),
         ('rows=[{name="a", features="third"}]', ["'third'", "row 'a'"]),
@@ -176,6 +176,56 @@ def test_reading_changes_nothing_on_disk(tmp_path):
     write_toml(tmp_path / "mine.toml", CONTENT)
     read_recipe(str(tmp_path / "mine.toml"), ["seed=4"])
     assert read_toml(tmp_path / "mine.toml") == CONTENT
+
+
+WITH_LOFI = {
+    **CONTENT,
+    "pretrain": {
+        **CONTENT["pretrain"],
+        "through": {
+            "method": "lofi",
+            "data": "target",
+            "init": "first",
+            "end_to_end": {"fidelities": [{"snippets": 16, "pixels": 32}]},
+            "fit": FIT,
+        },
+        "after": {"method": "tsp", "data": "target", "init": "through", "fit": FIT},
+    },
+    "class_scores_from": "after",
+    "rows": [*CONTENT["rows"], {"name": "LoFi", "features": "through"}, {"name": "Both", "features": "after"}],
+}
+
+
+def test_rows_of_lofi_are_left_out_on_request_and_come_back(tmp_path):
+    everything = read(tmp_path, WITH_LOFI)
+    assert [row.name for row in everything.rows] == ["floor", "TSP", "LoFi", "Both"]
+    assert everything.class_scores_from == "after"
+    without = read(tmp_path, {**WITH_LOFI, "with_lofi": False})
+    # What starts from an encoder of LoFi goes with it.
+    assert [row.name for row in without.rows] == ["floor", "TSP"]
+    assert without.class_scores_from is None
+    assert without.pretrain == everything.pretrain
+    assert read(tmp_path, {**WITH_LOFI, "with_lofi": False}, "with_lofi=true") == everything
+
+
+def test_leaving_lofi_out_changes_nothing_else(tmp_path):
+    assert read(tmp_path, {**CONTENT, "with_lofi": False}) == read(tmp_path, CONTENT).model_copy(
+        update={"with_lofi": False}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ("pretrain.through.end_to_end.localizer=actionformer", ["'actionformer'", "known are bmn, gtad"]),
+        ("pretrain.through.end_to_end.config.hidden=3", ["'hidden'", "end_to_end.config"]),
+        ("pretrain.through.end_to_end.fidelities=[{snippets=16, pixels=64}]", ["48 pixels", "tiny", "found 64"]),
+        ("pretrain.through.end_to_end.fidelities=[]", ["end_to_end.fidelities"]),
+    ],
+)
+def test_what_does_not_fit_lofi_is_one_sentence_before_any_work(tmp_path, change, parts):
+    with one_sentence(*parts):
+        read(tmp_path, WITH_LOFI, change)
 
 
 def test_random_features_alone_have_no_shape():

@@ -6,6 +6,7 @@ from tests.tspbench.helpers import one_sentence
 from tspbench.recipe import read_recipe
 from tspbench.recipe_defaults import completed
 from tspbench.stages.pretrain import PUBLISHED_FIT
+from tspbench.stages.pretrain_lofi import PUBLISHED_LOFI_FIT
 from tspbench.stages.published import BMT, published
 
 FIT = {"epochs": 3, "batch_size": 2, "optimizer": "adam", "learning_rates": {"localizer": 0.5}}
@@ -27,6 +28,21 @@ def test_another_localizer_has_its_own_published_training():
     assert read_recipe("activitynet-tal", ["tasks.tal.name=actionformer"]).tasks.tal == published(
         "actionformer", "activitynet"
     )
+
+
+def test_lofi_has_a_published_training_of_its_own():
+    recipe = read_recipe("activitynet-lofi", ["pretrain.temporal.fit.batch_size=4"])
+    assert recipe.pretrain["spatial"].fit == PUBLISHED_LOFI_FIT
+    assert recipe.pretrain["temporal"].fit == PUBLISHED_LOFI_FIT.model_copy(update={"batch_size": 4})
+    assert recipe.pretrain["classified"].fit == PUBLISHED_FIT
+
+
+def test_the_published_training_of_lofi():
+    """LoFi, section 4.1 as FACTS 2.1 has it: the rate of all weights is halved every 5 epochs."""
+    fit = PUBLISHED_LOFI_FIT
+    assert (fit.optimizer, fit.momentum, fit.weight_decay, fit.batch_size) == ("sgd", 0.0, 1e-4, 16)
+    assert fit.learning_rates == {"stem": 0.1, "backbone": 0.1, "heads": 0.1}
+    assert (fit.milestones, fit.gamma) == (tuple(range(5, fit.epochs, 5)), 0.5)
 
 
 def test_single_values_change_the_published_ones():

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from tests.tspbench.helpers import numbered_video
-from tspbench.plan import planned_stages
-from tspbench.recipe import read_recipe
-from tspbench.sources import Sources
+from tspbench.plan import features_folder, planned_stages
+from tspbench.recipe import TRAINED_ON, read_recipe
+from tspbench.sources import TOLD, Source, Sources
 from tspbench.storage.catalog import CATALOG, DATA_VARIABLE, data_root
+from tspbench.storage.recipes import write_toml
 
 TSP = "r2plus1d_34-tsp_on_activitynet"
 
@@ -144,6 +145,61 @@ def test_torchvision_has_weights_of_two_encoders():
     assert sources.weights("kinetics-r3d_18").how == "torchvision"
     assert sources.weights("kinetics-r2plus1d_34").how == "weights"
     assert sources.encoder("tac-r2plus1d_18") == sources.encoder("kinetics-r2plus1d_18") == "r2plus1d_18"
+
+
+OWN = {
+    "name": "mine",
+    "title": "Mine",
+    "encoder": "tsm_18",
+    "data": {"target": "synthetic"},
+    "pretrain": {},
+    "tasks": {"tal": {"name": "gtad"}},
+}
+
+
+def tsm(tmp_path, features, *changes):
+    write_toml(tmp_path / "mine.toml", {**OWN, "rows": [{"name": "row", "features": features}]})
+    return Sources(read_recipe(str(tmp_path / "mine.toml"), changes))
+
+
+@pytest.mark.parametrize("encoder", ["tsm_18", "tsm_34", "tsm_50"])
+def test_torchvision_has_imagenet_weights_of_tsm_and_they_are_not_called_kinetics(tmp_path, encoder):
+    sources = tsm(tmp_path, "imagenet", f"encoder={encoder}")
+    assert sources.features("imagenet") == Source("torchvision")
+    assert "Kinetics" not in TOLD["torchvision"]
+    kinetics = sources.features("kinetics")
+    assert kinetics.how == "weights"
+    assert f"kinetics weights of {encoder}, which torchvision does not publish" in kinetics.ways[1]
+    assert "--set released.kinetics=FILE" in kinetics.ways[1]
+    assert "--init FILE" in kinetics.ways[1]
+    assert "those it publishes are called 'imagenet'" in kinetics.ways[1]
+    # Of one of them there are weights elsewhere, which are not taken unasked.
+    assert ("tsm_50-kinetics400" in kinetics.ways[1]) == (encoder == "tsm_50")
+
+
+def test_kinetics_weights_of_tsm_are_a_file_of_the_users(tmp_path):
+    file = touch(tmp_path / "mine.pth")
+    sources = tsm(tmp_path, "kinetics", f"released.kinetics={file}")
+    assert sources.features("kinetics") == Source("weights")
+    assert sources.weights("kinetics").files == (file,)
+    assert sources.weights("imagenet").how == "torchvision"
+
+
+def test_there_are_no_imagenet_weights_of_other_encoders(tmp_path):
+    sources = tsm(tmp_path, "imagenet", "encoder=r3d_18")
+    assert sources.weights("kinetics").how == "torchvision"
+    (way,) = sources.weights("imagenet").ways
+    assert "imagenet weights of r3d_18, which torchvision does not publish" in way
+    assert "called 'kinetics'" in way
+    assert "called" not in tsm(tmp_path, "imagenet", "encoder=tiny").weights("imagenet").ways[0]
+
+
+def test_features_of_both_words_have_folders_of_their_own(tmp_path):
+    recipe = read_recipe("activitynet-tal", [])
+    assert [features_folder(recipe, word, "target") for word in TRAINED_ON] == [
+        "features/kinetics",
+        "features/imagenet",
+    ]
 
 
 def test_the_demo_needs_nothing_and_pretrains_everything():
