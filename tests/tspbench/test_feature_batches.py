@@ -79,6 +79,48 @@ def test_the_order_of_an_epoch_is_what_it_always_was(prepared):
     assert_same(batch, views.batch(order.tolist()))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_can_begin_at_any_batch_and_reads_nothing_before(prepared, workers, monkeypatch):
+    batches = make(prepared, memory=0, size=4)
+    whole = list(batches.epoch(1))
+    assert len(whole) > 3
+    if workers:
+        batches = make(prepared, memory=0, size=4, workers=1)
+    asked, order = [], batches.views.order
+    monkeypatch.setattr(batches.views, "order", lambda chosen: asked.append(chosen) or order(chosen))
+    for first in (0, 2, len(whole)):
+        asked.clear()
+        for (one, samples), (other, others) in zip(whole[first:], batches.epoch(1, first), strict=True):
+            assert samples == others
+            assert_same(one, other)
+        assert len(asked) == len(whole) - first
+
+
+def test_several_processes_share_a_batch(prepared, monkeypatch):
+    """6 videos in batches of 5: of the last one each of 2 processes sees the same video, which counts once."""
+    batches = make(prepared, TimeSettings(), size=5)
+    whole = list(batches.epoch(0))
+    monkeypatch.setattr("tspbench.ranks.count", lambda: 2)
+    parts = []
+    for number in (0, 1):
+        monkeypatch.setattr("tspbench.ranks.number", lambda number=number: number)
+        parts.append(list(batches.epoch(0)))
+    for (batch, samples), *shares in zip(whole, *parts, strict=True):
+        assert [each for _, each in shares] == [samples] * 2
+        assert [len(part.features) for part, _ in shares] == [-(-samples // 2)] * 2
+        assert torch.equal(torch.cat([part.features for part, _ in shares])[:samples], batch.features)
+
+
+def test_the_videos_of_a_batch_are_known_by_name(prepared):
+    batches = make(prepared)
+    for step, (batch, _) in enumerate(batches.epoch(1)):
+        names = batches.names(1, step)
+        assert len(names) == len(batch.features)
+        assert set(names) <= set(batches.views.names)
+    drawn = [name for step in range(batches.steps()) for name in batches.names(1, step)]
+    assert sorted(drawn) == sorted(batches.views.names[view.video] for view in batches.views.views)
+
+
 def test_in_order_is_the_order_of_the_views(prepared):
     batches = make(prepared, size=5)
     numbers = [chosen for chosen, _ in batches.in_order()]

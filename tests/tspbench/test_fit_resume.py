@@ -24,6 +24,7 @@ from tests.tspbench.fit_jobs import (
 from tests.tspbench.helpers import full_disk, one_sentence
 from tspbench.fit import STATES
 from tspbench.fit_settings import NOT_IN_RESULT
+from tspbench.storage.training_log import TrainingLog
 
 SAVE = torch.save
 
@@ -100,8 +101,10 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path, monkeyp
     for moment in range(1, calm.seen + 1):
         folder = tmp_path / str(moment)
         killer = Killer(moment)
-        with pytest.raises(KeyboardInterrupt):
-            run(watched(killer, monkeypatch), settings, folder, killer)
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingLog, "close", lambda _: None)  # a process that is killed closes nothing
+            with pytest.raises(KeyboardInterrupt):
+                run(watched(killer, monkeypatch), settings, folder, killer)
         # Behind a state, initial weights no longer matter.
         seed = 1 if states(folder) else 0
         assert_equal(whole, everything_of(folder, *run(watched(Killer(), monkeypatch, seed=seed), settings, folder)))
@@ -306,9 +309,15 @@ def test_a_gradient_that_is_not_finite_is_one_sentence(tmp_path):
     assert states(tmp_path)[-1] == "state-0000-000002.pt"
 
 
-def test_weights_that_are_not_finite_are_one_sentence_and_no_state(tmp_path):
+@pytest.mark.parametrize("minutes", [0.0, 10.0])
+def test_weights_that_are_not_finite_are_one_sentence_and_no_state(tmp_path, minutes):
     settings = SETTINGS.model_copy(
-        update={"epochs": 1, "learning_rates": {"stem": 0.0, "rest": 1e38}, "warmup_epochs": 0}
+        update={
+            "epochs": 1,
+            "learning_rates": {"stem": 0.0, "rest": 1e38},
+            "warmup_epochs": 0,
+            "checkpoint_minutes": minutes,
+        }
     )
     what = replace(job(batches=lambda epoch, first: [batch_of(0, 0)][first:]), steps=1)
     with one_sentence("weights are not finite", "learning_rates"):

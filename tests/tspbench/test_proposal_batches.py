@@ -118,3 +118,12 @@ def test_whoever_reads_changes_nothing(files):
             for part in ("features", "proposals", "scores", "segments", "labels"):
                 for mine, theirs in zip(getattr(batch, part), getattr(other, part), strict=True):
                     assert torch.equal(mine, theirs)
+
+
+def test_an_epoch_can_begin_at_any_batch_and_knows_its_videos(files):
+    batches = batches_of(files, everywhere(), batch_size=4, passes=3)
+    whole = [(shown(batch), videos) for batch, videos in batches.epoch(1)]
+    assert [videos for _, videos in whole] == [4] * 5 + [1]
+    for first in (0, 2, 5, 6):
+        assert [(shown(batch), videos) for batch, videos in batches.epoch(1, first)] == whole[first:]
+    assert [batches.names(1, step) for step in range(6)] == [[f"v{k}" for k in videos] for videos, _ in whole]

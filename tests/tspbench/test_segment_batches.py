@@ -116,3 +116,13 @@ def test_workers_change_nothing(visual, sound):
             assert torch.equal(stream.features, other.features)
             assert torch.equal(stream.mask, other.mask)
             assert torch.equal(stream.row_steps, other.row_steps)
+
+
+def test_an_epoch_can_begin_at_any_batch_and_knows_its_videos(visual):
+    segments = SegmentStreams([visual], some_segments(20))
+    batches = SegmentBatches(segments, 3, CPU, 0, seed=1)
+    whole = [chosen for chosen, _ in batches.epoch(2)]
+    assert len(whole) == 7
+    for first in (0, 3, 7):
+        assert [chosen for chosen, _ in batches.epoch(2, first)] == whole[first:]
+    assert [batches.names(2, step) for step in range(7)] == [[f"v{k % 3}" for k in chosen] for chosen in whole]
