@@ -225,11 +225,12 @@ class Watch:
         if said:
             return Trouble(str(said))
         found = self._found()
-        if found is not None and found.process is not None:
-            self._within(lambda: self._read([self._key(found.process or 0)]), None)  # what it has said last
-            found = self._found()
         if found is not None:
-            return found
+            if found.process is not None:
+                key = self._key(found.process)
+                self._within(lambda: self._read([key]), None)  # what it has said last
+            if (found := self._found()) is not None:
+                return found
         if self._looked - self._contact > GONE_SECONDS:
             place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             first = self._beats[0].doing if 0 in self._beats else "no stage"
