@@ -113,11 +113,16 @@ def check(
 @app.command()
 def pretrain(
     dataset: DatasetName,
-    method: Annotated[str, typer.Option("--method", help="tac or tsp; see `tspbench list methods`.")],
+    method: Annotated[str, typer.Option("--method", help="tac, tsp or lofi; see `tspbench list methods`.")],
     encoder: Annotated[str, typer.Option("--encoder", help="See `tspbench list encoders`.")],
     out: Out,
     init: Annotated[
-        str | None, typer.Option("--init", help="Initial weights: random, kinetics or a file; default: published ones.")
+        str | None,
+        typer.Option("--init", help="Initial weights: random, kinetics, imagenet or a file; default: published ones."),
+    ] = None,
+    memory_budget: Annotated[
+        float | None,
+        typer.Option("--memory-budget", metavar="GIB", help="lofi: the finest fidelity whose step fits is taken."),
     ] = None,
     changes: Changes = None,
     seed: Seed = 0,
@@ -129,7 +134,17 @@ def pretrain(
     """
     from tspbench.verbs import pretrain_encoder
 
-    pretrain_encoder(dataset, method, encoder, init, out, changes or [], seed, device)
+    pretrain_encoder(
+        dataset,
+        method,
+        encoder,
+        out,
+        init=init,
+        memory_gib=memory_budget,
+        changes=changes or [],
+        seed=seed,
+        device=device,
+    )
 
 
 @app.command()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tspbench import ranks
 from tspbench.datasets import CARD, DATASETS, Dataset, find_videos, generate, open_dataset
@@ -14,14 +14,16 @@ from tspbench.errors import UserError
 from tspbench.fit_settings import NOT_IN_RESULT
 from tspbench.plan import features_folder
 from tspbench.progress import progress
-from tspbench.recipe import RANDOM, PretrainStage, Recipe
+from tspbench.recipe import LOFI, RANDOM, PretrainStage, Recipe
 from tspbench.report import ResultTable, write_table
 from tspbench.sources import TOLD, Sources
 from tspbench.stages.captioning_inputs import Captioning
 from tspbench.stages.evaluate import Task, evaluate
 from tspbench.stages.extract import Extraction, TrainedEncoder, class_scores, extract
+from tspbench.stages.lessons import prepare_lesson
 from tspbench.stages.localization import Localization
-from tspbench.stages.pretrain import ENCODER_FILE, global_features, prepare_lesson, pretrain
+from tspbench.stages.pretrain import ENCODER_FILE, global_features, pretrain
+from tspbench.stages.pretrain_lofi import prepare_videos, pretrain_lofi
 from tspbench.stages.random_features import FEATURES_FILE, random_features
 from tspbench.stages.stage import features_hash, run_stage
 from tspbench.storage.catalog import find
@@ -147,9 +149,8 @@ class Experiment:
             **({"global features": hash_data([hash_file(path) for path in gvf_files])} if gvf_files else {}),
         }
         # What is an input counts by its content, and who prepares the batches does not count at all.
-        own = stage.model_dump(
-            mode="json", exclude={"data": True, "init": True, "gvf_features": True, "fit": NOT_IN_RESULT}
-        )
+        unseen: dict[str, Any] = {"data": True, "init": True, "gvf_features": True, "fit": NOT_IN_RESULT}
+        own = stage.model_dump(mode="json", exclude=unseen if stage.method == LOFI else unseen | {"end_to_end": True})
         splits, protocol = dict(dataset.card.splits), dataset.protocol
         settings = {**own, "encoder": kind, "seed": self.recipe.seed, "splits": splits, "protocol": protocol}
 
@@ -157,19 +158,12 @@ class Experiment:
             ranks.join(self.device)
             encoder = self._encoder(stage.init, kind)
             gvf = global_features(gvf_files, stage.gvf) if gvf_files else None
-            lesson = prepare_lesson(dataset, encoder.preprocessing.clip_seconds, stage, gvf)
+            where: dict[str, Any] = {"seed": self.recipe.seed, "device": self.device, "folder": folder, "key": key}
             with progress(f"pretrain {name}") as advance:
-                return pretrain(
-                    kind,
-                    encoder,
-                    lesson,
-                    stage,
-                    seed=self.recipe.seed,
-                    device=self.device,
-                    folder=folder,
-                    key=key,
-                    advance=advance,
-                )
+                if stage.method == LOFI:
+                    return pretrain_lofi(kind, encoder, prepare_videos(dataset), stage, **where, advance=advance)
+                lesson = prepare_lesson(dataset, encoder.preprocessing.clip_seconds, stage, gvf)
+                return pretrain(kind, encoder, lesson, stage, **where, advance=advance)
 
         run_stage("pretrain", folder, settings, inputs, [ENCODER_FILE], work, shared=True)
         return folder / ENCODER_FILE

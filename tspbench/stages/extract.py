@@ -12,6 +12,7 @@ import torch
 from tspbench import __version__, ranks, watch
 from tspbench.datasets import scanned
 from tspbench.encoders import AnyEncoder
+from tspbench.encoders.contract import channels_last
 from tspbench.errors import UserError
 from tspbench.progress import Advance
 from tspbench.storage.checkpoints import Weights, read_weights
@@ -98,7 +99,7 @@ def extract(
     )
     ranks.join(how.device)
     folder = out.with_name(f"{out.name}.parts")
-    module = encoder.module.to(how.device).to(memory_format=torch.channels_last_3d).eval()
+    module = channels_last(encoder.module.to(how.device)).eval()
     made = [__version__, asdict(meaning), how.batch_size, how.device]
     stamps = {name: _stamp([*made, name], path) for name, path in videos.items()}
     finished = ranks.by_first(lambda: finished_videos(folder, stamps))

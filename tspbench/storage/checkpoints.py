@@ -73,16 +73,21 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_pth(path: Path) -> Weights:
-    """Read ``{"model": {"features.…", "fc….…"}, "args": Namespace}`` (released TSP) or a plain state dict."""
+    """Read a state dict, plain, as TSM's release has it (``{"state_dict": …}``) or as TSP's.
+
+    That is ``{"model": {"features.…", "fc….…"}, "args": Namespace}``.
+    """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle fails with whatever its bytes lead to
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a readable weight file ({first}): give a state dict of tensors.") from error
-    state = content.get("model", content) if isinstance(content, dict) else None
+    state = content.get("model", content.get("state_dict", content)) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict: expected tensors by name, or the same under 'model'.")
+        raise UserError(
+            f"{path} holds no state dict: expected tensors by name, or the same under 'model' or 'state_dict'."
+        )
     arguments = content.get("args")
     backbone = getattr(arguments, "backbone", None)
     state = {key.removeprefix("module."): value for key, value in state.items()}
