@@ -1,147 +1,268 @@
-"""Clips with labels for encoders, epoch by epoch."""
+"""Clips with labels for encoders, epoch by epoch, whatever becomes of single videos."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import tee
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tspbench.clips import clip_frames_at, segment_clip_starts
+from tspbench import ranks, watch
+from tspbench.clip_reading import PreparedClip
+from tspbench.clips import Clip, segment_clip_starts
 from tspbench.encoders.contract import Preprocessing
+from tspbench.errors import UserError
 from tspbench.pretraining.contract import ClipLabels
 from tspbench.pretraining.segments import LabelledSegment, Sampling, epoch_segments
-from tspbench.storage.video import Frames, VideoInfo, open_video, scan_video
-from tspbench.streaming import padded_grid
+from tspbench.progress import say
+from tspbench.workers import Pool
 
-# Decoded videos are kept in memory as far as they fit in so many bytes; others are read clip by clip.
-CACHE_BYTES: Final = 1 << 30
-VALIDATION: Final = -1  # the "epoch" in which clips are evenly spaced instead of drawn
+# Clips that are read before they are needed: those of so many batches, unless they take more memory than that.
+BATCHES_AHEAD: Final = 2
+BYTES_AHEAD: Final = 1 << 29
+NAMED: Final = 3  # bad videos that an error names
 
-Key = tuple[int, int, int]  # epoch, place in the epoch, segment
-Sample = tuple[Tensor, Tensor, Tensor, Tensor]  # clip, action, region, GVF
-Batch = tuple[Tensor, ClipLabels]
-
-
-class ClipReader:
-    """Reads clips of many videos by time, decoding a video once where all of them fit in memory together."""
-
-    def __init__(self, videos: Mapping[str, Path], spec: Preprocessing, cache_bytes: int = CACHE_BYTES) -> None:
-        self._videos, self._spec = videos, spec
-        self._share = cache_bytes // max(1, len(videos))  # what a video may take if each takes as much
-        self._infos: dict[str, VideoInfo] = {}
-        self._whole: dict[str, Frames] = {}
-
-    def read(self, video: str, start: float) -> Frames:
-        """Return the (clip_frames, H, W, 3) uint8 frames of the clip that starts at ``start`` seconds."""
-        if video not in self._infos:
-            self._infos[video] = scan_video(self._videos[video])
-        info = self._infos[video]
-        grid = padded_grid(info, self._spec)
-        places = clip_frames_at(start, self._spec.clip_frames, self._spec.frame_rate, len(grid))
-        if len(grid) * info.frame_bytes > self._share:
-            return open_video(info).read(grid[places])
-        if video not in self._whole:
-            self._whole[video] = open_video(info).read(grid)
-        return self._whole[video][places]
+Place = tuple[int, int]  # place in the epoch, segment
+Batch = tuple[Tensor, ClipLabels, int]
 
 
-class ClipDataset(Dataset[Sample]):
-    """Clips drawn from labelled segments; a clip follows from (seed, epoch, place) alone, whichever worker reads it."""
+class BadVideos:
+    """The videos of which a clip could not be read in this run: each is named once, and there may be only so many."""
 
-    def __init__(
-        self,
-        reader: ClipReader,
-        spec: Preprocessing,
-        segments: Sequence[LabelledSegment],
-        gvf: Mapping[str, NDArray[np.float32]] | None,
-        clips_per_segment: int,
-        sampling: Sampling,
-        seed: int,
-    ) -> None:
-        self.segments = segments
-        self.clips_per_segment = clips_per_segment
-        self.sampling = sampling
-        self.seed = seed
-        self._reader, self._spec, self._gvf = reader, spec, gvf
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._reasons: dict[str, str] = {}
+        self._clips: dict[str, set[tuple[str, int, int]]] = {}
 
-    def __getitem__(self, key: Key) -> Sample:
-        """Return one clip (3, F, crop, crop), its action, its region and its video's GVF (empty when there is none)."""
-        epoch, place, index = key
-        segment = self.segments[index]
-        if epoch == VALIDATION:
-            starts = segment_clip_starts(
-                segment.start, segment.end, self.clips_per_segment, self._spec.clip_seconds, None
+    def add(self, video: str, reason: UserError, kind: str, epoch: int, place: int) -> None:
+        """Count a clip.
+
+        Args:
+            video: whose it is.
+            reason: why it could not be read.
+            kind: what becomes of it, "replaced" or "left out".
+            epoch: in which it was wanted.
+            place: in the epoch; a clip that several processes wanted counts once.
+
+        Raises:
+            UserError: there are more bad videos than allowed.
+        """
+        if video not in self._reasons:
+            say(f"A clip of {video} is {kind}: {reason}", own=True)
+            self._reasons[video] = str(reason)
+        self._clips.setdefault(video, set()).add((kind, epoch, place))
+        if len(self._reasons) > self._limit:
+            raise UserError(
+                f"{len(self._reasons)} videos cannot be read (first {', '.join([*self._reasons][:NAMED])}), more than "
+                f"bad_videos = {self._limit} allows: let `tspbench data scan` quarantine them and run the same command "
+                "again; the state of the training is kept."
             )
-            start, generator = float(starts[place % self.clips_per_segment]), None
-        else:
-            rng = np.random.default_rng([self.seed, 10, epoch, place])
-            start = float(segment_clip_starts(segment.start, segment.end, 1, self._spec.clip_seconds, rng)[0])
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        clip = self._spec.apply(torch.from_numpy(self._reader.read(segment.video, start)), generator)
-        gvf = self._gvf[segment.video] if self._gvf is not None else np.empty(0, dtype=np.float32)
-        return clip, torch.tensor(segment.action), torch.tensor(segment.region), torch.from_numpy(gvf)
+
+    def figures(self) -> dict[str, dict[str, object]]:
+        """Return for the record, of all processes: video → its reason and how many clips were replaced or left out."""
+        told: dict[str, dict[str, object]] = {}
+        wanted: dict[str, set[tuple[str, int, int]]] = {}
+        for reasons, clips in ranks.everybodys((self._reasons, self._clips)):
+            for video, reason in reasons.items():
+                told.setdefault(video, {"reason": reason})
+                wanted.setdefault(video, set()).update(clips[video])
+        for video, entry in told.items():
+            kinds = [kind for kind, _, _ in wanted[video]]
+            entry |= {"replaced_clips": kinds.count("replaced"), "left_out_clips": kinds.count("left out")}
+        return dict(sorted(told.items()))
 
 
-class _Keys(Sampler[list[Key]]):
-    """The batches of one epoch as keys; the epoch is set between epochs, so that workers live on."""
-
-    def __init__(self, dataset: ClipDataset, batch_size: int) -> None:
-        self._dataset, self._batch_size = dataset, batch_size
-        self.epoch = VALIDATION
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        order = self._order()
-        for first in range(0, len(order), self._batch_size):
-            chosen = order[first : first + self._batch_size]
-            yield [(self.epoch, first + k, int(index)) for k, index in enumerate(chosen)]
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._order()) / self._batch_size)
-
-    def _order(self) -> NDArray[np.int64]:
-        segments, clips = self._dataset.segments, self._dataset.clips_per_segment
-        if self.epoch == VALIDATION:
-            return np.repeat(np.arange(len(segments)), clips)
-        rng = np.random.default_rng([self._dataset.seed, 11, self.epoch])
-        return epoch_segments(segments, clips, self._dataset.sampling, rng)
-
-
-class ClipBatches:
-    """The clip batches of each epoch, with (B, 3, F, H, W) clips and their `ClipLabels`, on a device.
+@dataclass(frozen=True)
+class ClipDraws:
+    """Which clips an epoch has: each follows from (seed, epoch, place) alone, whoever reads it.
 
     Args:
-        dataset: where clips come from.
-        batch_size: clips in a batch.
-        device: where batches are brought.
-        workers: processes that decode; 0: this one.
+        segments: where clips are drawn from.
+        clip_seconds: length of a clip.
+        clips_per_segment: see `epoch_segments`; as many of each in validation.
+        sampling: see `epoch_segments`.
+        seed: of the draws.
     """
 
-    def __init__(self, dataset: ClipDataset, batch_size: int, device: torch.device, workers: int) -> None:
-        self._keys = _Keys(dataset, batch_size)
-        self._device = device
-        # Workers are spawned, never forked: decoders that were used before a fork deadlock behind it.
-        self._loader: DataLoader[Sample] = DataLoader(
-            dataset,
-            batch_sampler=self._keys,
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-            multiprocessing_context="spawn" if workers else None,
-            persistent_workers=workers > 0,
-        )
+    segments: Sequence[LabelledSegment]
+    clip_seconds: float
+    clips_per_segment: int
+    sampling: Sampling
+    seed: int
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch (from 0), or of `VALIDATION`."""
-        self._keys.epoch = epoch
-        for clips, action, region, gvf in self._loader:
-            labels = ClipLabels(action, region, gvf if gvf.shape[1] else None)
-            yield clips.to(self._device, non_blocking=True), labels.to(self._device)
+    def training(self, epoch: int) -> list[Place]:
+        """Return an epoch's (place, segment) in order."""
+        rng = np.random.default_rng([self.seed, 11, epoch])
+        return list(enumerate(epoch_segments(self.segments, self.clips_per_segment, self.sampling, rng).tolist()))
+
+    def validation(self) -> list[Place]:
+        """Return (place, segment) of all validation clips in order."""
+        return list(enumerate(np.repeat(np.arange(len(self.segments)), self.clips_per_segment).tolist()))
+
+    def drawn(self, epoch: int, place: int, segment: int, attempt: int = 0) -> Clip:
+        """Return the clip at a place of an epoch, uniform in its segment, cut out and mirrored at random.
+
+        Args:
+            epoch: from 0.
+            place: in the epoch.
+            segment: number of the segment.
+            attempt: 0; n for the n-th that stands in for one that could not be read.
+        """
+        rng = np.random.default_rng([self.seed, 10, epoch, place, *([attempt] if attempt else [])])
+        chosen = self.segments[segment]
+        start = float(segment_clip_starts(chosen.start, chosen.end, 1, self.clip_seconds, rng)[0])
+        return Clip(chosen.video, start, int(rng.integers(2**62)))
+
+    def spaced(self, place: int, segment: int) -> Clip:
+        """Return a validation clip: evenly spaced in its segment, the central cut."""
+        chosen, clips = self.segments[segment], self.clips_per_segment
+        starts = segment_clip_starts(chosen.start, chosen.end, clips, self.clip_seconds, None)
+        return Clip(chosen.video, float(starts[place % clips]), None)
+
+    def other(self, epoch: int, place: int, segment: int, tried: Sequence[str]) -> int | None:
+        """Choose a segment to stand in for one that cannot be read: of the same label, or else any.
+
+        Args:
+            epoch: from 0.
+            place: in the epoch.
+            segment: that was drawn first.
+            tried: videos that could not be read.
+
+        Returns:
+            Its number; None when there is no other video.
+        """
+        there = [number for number, each in enumerate(self.segments) if each.video not in tried]
+        alike = [number for number in there if self.segments[number].action == self.segments[segment].action]
+        rng = np.random.default_rng([self.seed, 12, epoch, place, len(tried)])
+        return int(rng.choice(alike or there)) if there else None
+
+
+def clips_ahead(spec: Preprocessing, batch_size: int, workers: int) -> int:
+    """Return how many clips are read before they are asked for: as many as keep all workers and no memory too busy.
+
+    Args:
+        spec: what a clip is.
+        batch_size: of this process.
+        workers: of this process.
+    """
+    clip_bytes = 4 * 3 * spec.clip_frames * spec.crop**2
+    return max(2 * workers, min(BATCHES_AHEAD * batch_size, BYTES_AHEAD // clip_bytes))
+
+
+@dataclass(frozen=True)
+class ClipBatches:
+    """Batches (clips (B, 3, F, crop, crop) float32, `ClipLabels`, samples), on a device.
+
+    Args:
+        draws: which clips.
+        gvf: video → (D,) global feature; None where no method asks.
+        pool: of `clip_reader`.
+        ahead: clips that the pool begins before they are asked for, see `clips_ahead`.
+        batch_size: clips in a batch, over all processes.
+        device: where batches are brought.
+        bad: where clips that cannot be read are counted.
+    """
+
+    draws: ClipDraws
+    gvf: Mapping[str, NDArray[np.float32]] | None
+    pool: Pool[Clip, PreparedClip]
+    ahead: int
+    batch_size: int
+    device: torch.device
+    bad: BadVideos
 
     def steps(self) -> int:
         """How many batches a training epoch has."""
-        self._keys.epoch = 0
-        return len(self._keys)
+        return math.ceil(len(self.draws.training(0)) / self.batch_size)
+
+    def names(self, epoch: int, step: int) -> list[str]:
+        """Return the videos of a batch, over all processes, as they were drawn."""
+        places = self.draws.training(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        return [self.draws.segments[segment].video for _, segment in places]
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield this process's share of the training batches of an epoch (from 0), see `ranks.share`.
+
+        A clip that cannot be read is counted, and another stands in for it: one of another video, of the same label
+        where there is one; which one follows from (seed, epoch, place) and from what could not be read.
+
+        Args:
+            epoch: from 0.
+            first_step: where to begin; what lies before is not read.
+
+        Raises:
+            UserError: more videos than allowed cannot be read, or none can.
+        """
+        wholes = _parts(self.draws.training(epoch), self.batch_size)[first_step:]
+        shares = [ranks.share(whole) for whole in wholes]
+        clips = (self.draws.drawn(epoch, place, segment) for share in shares for place, segment in share)
+        with closing(self._read(clips)) as answers:
+            for whole, share in zip(wholes, shares, strict=True):
+                read = [self._settled(next(answers), epoch, place, segment) for place, segment in share]
+                yield self._batch(read, len(whole))
+
+    def validation(self) -> Iterator[Batch]:
+        """Yield this process's part of the validation clips, none of which another process has; its size as samples.
+
+        A clip that cannot be read is counted and left out.
+
+        Raises:
+            UserError: more videos than allowed cannot be read.
+        """
+        places, number, count = self.draws.validation(), ranks.number(), ranks.count()
+        own = places[len(places) * number // count : len(places) * (number + 1) // count]
+        with closing(self._read(self.draws.spaced(place, segment) for place, segment in own)) as answers:
+            for part in _parts(own, math.ceil(self.batch_size / count)):
+                read = []
+                for place, segment in part:
+                    answer = next(answers)
+                    if isinstance(answer, UserError):
+                        self.bad.add(self.draws.segments[segment].video, answer, "left out", 0, place)
+                    else:
+                        read.append((segment, answer))
+                if read:
+                    yield self._batch(read, len(read))
+
+    def _read(self, clips: Iterator[Clip]) -> Generator[PreparedClip | UserError, None, None]:
+        told, asked = tee(clips)
+        with closing(self.pool.answers(((clip.video, clip) for clip in asked), self.ahead)) as answers:
+            for clip in told:
+                watch.working_on(f"clips of {clip.video}")
+                yield next(answers)
+
+    def _settled(
+        self, answer: PreparedClip | UserError, epoch: int, place: int, segment: int
+    ) -> tuple[int, PreparedClip]:
+        """Return what was read and of which segment: of another one if that could not be read."""
+        chosen, tried = segment, list[str]()
+        while isinstance(answer, UserError):
+            tried.append(self.draws.segments[chosen].video)
+            self.bad.add(tried[-1], answer, "replaced", epoch, place)
+            other = self.draws.other(epoch, place, segment, tried)
+            if other is None:
+                raise UserError(f"None of {len(tried)} training videos can be read; of the last: {answer}")
+            chosen, clip = other, self.draws.drawn(epoch, place, other, len(tried))
+            (answer,) = self.pool.answers([(clip.video, clip)], 1)
+        return chosen, answer
+
+    def _batch(self, read: Sequence[tuple[int, PreparedClip]], samples: int) -> Batch:
+        pinned = self.device.type == "cuda"
+        clips = torch.empty((len(read), *read[0][1].shape), pin_memory=pinned)
+        for place, (_, clip) in enumerate(read):
+            clips[place] = torch.from_numpy(clip)
+        segments = [self.draws.segments[segment] for segment, _ in read]
+        labels = ClipLabels(
+            torch.tensor([segment.action for segment in segments]),
+            torch.tensor([segment.region for segment in segments]),
+            None if self.gvf is None else torch.from_numpy(np.stack([self.gvf[each.video] for each in segments])),
+        )
+        return clips.to(self.device, non_blocking=True), labels.to(self.device), samples
+
+
+def _parts(places: Sequence[Place], size: int) -> list[Sequence[Place]]:
+    return [places[first : first + size] for first in range(0, len(places), size)]

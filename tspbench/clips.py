@@ -1,5 +1,6 @@
 """Which frames a clip covers."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,21 @@ from numpy.typing import NDArray
 ROUNDING_SECONDS: Final = 0.001
 
 Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Which clip is read: small, because it is sent to whichever process reads.
+
+    Args:
+        video: name.
+        start_seconds: where it starts.
+        seed: of the cut and the mirroring; None: the central cut.
+    """
+
+    video: str
+    start_seconds: float
+    seed: int | None
 
 
 def frame_grid(timestamps: NDArray[np.float64], duration: float, frame_rate: float) -> Indices:

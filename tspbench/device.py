@@ -2,6 +2,7 @@
 
 import os
 
+from tspbench import ranks
 from tspbench.config import choose
 from tspbench.errors import UserError
 
@@ -21,8 +22,18 @@ def choose_device(name: str) -> str:
     return "cuda" if there and name != "cpu" else "cpu"
 
 
-def workers_for(device: str, wanted: int | None) -> int:
-    """Return ``wanted``; for None up to 8 processes for a GPU, and 0, this one, for the CPU."""
+def workers_for(device: str, wanted: int | None, *, at_least: int = 0) -> int:
+    """Return ``wanted``; for None up to 8 processes for a GPU, and ``at_least`` so many for the CPU.
+
+    The processes of one run on one machine share its cores, one for each worker.
+
+    Args:
+        device: on which batches are used.
+        wanted: from the settings.
+        at_least: 1 for those who decode videos: a decoder that hangs can only be stopped in another process, so that
+            without one there is no deadline.
+    """
     if wanted is not None:
         return wanted
-    return 0 if device == "cpu" else min(8, os.cpu_count() or 1)
+    share = (os.cpu_count() or 1) // ranks.here()
+    return at_least if device == "cpu" else max(at_least, min(8, share))

@@ -1,5 +1,6 @@
 """What an encoder is taught with: labelled segments in, a loss and accuracies out."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -85,23 +86,45 @@ def action_loss(logits: Tensor, action: Tensor) -> Tensor:
     return summed / (action != BACKGROUND).sum().clamp(min=1)
 
 
-def count_correct(logits: Mapping[str, Tensor], labels: ClipLabels) -> dict[str, tuple[int, int]]:
-    """Return (right, all) of each head; background clips do not count for the action head."""
+Answers = Mapping[str, Counter[tuple[int, int]]]
+"""Head → (true class, given class) → how many clips."""
+
+
+def count_answers(logits: Mapping[str, Tensor], labels: ClipLabels) -> Answers:
+    """Count what each head says of a batch; background clips do not count for the action head."""
     counts = {}
     for head, values in logits.items():
         truth = labels.action if head == "action" else labels.region
         counted = truth != BACKGROUND
-        counts[head] = (int(((values.argmax(1) == truth) & counted).sum()), int(counted.sum()))
+        given = values.argmax(1)[counted]
+        counts[head] = Counter(zip(truth[counted].tolist(), given.tolist(), strict=True))
     return counts
 
 
-def accuracies(counts: Iterable[Mapping[str, tuple[int, int]]]) -> dict[str, float]:
-    """Add up the counts of many batches: accuracy of each head, and their mean, by which epochs are compared."""
-    right: dict[str, int] = {}
-    total: dict[str, int] = {}
+def added_up(counts: Iterable[Answers]) -> Answers:
+    """Add up the counts of many batches."""
+    total: dict[str, Counter[tuple[int, int]]] = {}
     for batch in counts:
-        for head, (good, seen) in batch.items():
-            right[head] = right.get(head, 0) + good
-            total[head] = total.get(head, 0) + seen
-    each = {f"{head}_accuracy": right[head] / total[head] for head in right if total[head]}
+        for head, answers in batch.items():
+            total.setdefault(head, Counter()).update(answers)
+    return total
+
+
+def accuracies(answers: Answers) -> dict[str, float]:
+    """Return the accuracy of each head that was asked, and their mean, by which epochs are compared."""
+    each = {
+        f"{head}_accuracy": sum(many for (true, given), many in counts.items() if true == given) / counts.total()
+        for head, counts in answers.items()
+        if counts.total()
+    }
     return {**each, "mean_accuracy": sum(each.values()) / len(each)} if each else {}
+
+
+def constant_heads(answers: Answers) -> dict[str, int]:
+    """Return the heads that say the same of every clip though clips differ, and what: they have learned nothing."""
+    found = {}
+    for head, counts in answers.items():
+        given = {answer for _, answer in counts}
+        if len(given) == 1 and len({true for true, _ in counts}) > 1:
+            found[head] = given.pop()
+    return found

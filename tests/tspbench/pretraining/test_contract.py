@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,7 +9,16 @@ from torch import nn
 
 from tspbench.encoders import new_encoder
 from tspbench.pretraining import METHODS
-from tspbench.pretraining.contract import BACKGROUND, ClipLabels, HeadOptions, accuracies, count_correct, new_head
+from tspbench.pretraining.contract import (
+    BACKGROUND,
+    ClipLabels,
+    HeadOptions,
+    accuracies,
+    added_up,
+    constant_heads,
+    count_answers,
+    new_head,
+)
 from tspbench.pretraining.tac import Tac
 from tspbench.pretraining.tsp import Tsp
 
@@ -166,20 +176,37 @@ def test_right_answers_are_counted_by_head():
         "action": torch.tensor([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0], [5.0, 0.0]]),
         "region": torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]),
     }
-    counts = count_correct(logits, labels([0, 0, BACKGROUND, BACKGROUND]))
-    assert counts == {"action": (1, 2), "region": (4, 4)}
+    counts = count_answers(logits, labels([0, 0, BACKGROUND, BACKGROUND]))
+    assert counts == {"action": {(0, 0): 1, (0, 1): 1}, "region": {(0, 0): 2, (1, 1): 2}}
 
 
 def test_accuracies_add_up_clips_and_then_average_heads():
-    batches = [{"action": (1, 2), "region": (4, 4)}, {"action": (0, 0), "region": (0, 1)}, {"action": (3, 3)}]
-    assert accuracies(batches) == {
+    batches = [
+        {"action": Counter({(0, 0): 1, (0, 1): 1}), "region": Counter({(0, 0): 1, (1, 1): 3})},
+        {"action": Counter(), "region": Counter({(1, 0): 1})},
+        {"action": Counter({(2, 2): 3})},
+    ]
+    assert accuracies(added_up(batches)) == {
         "action_accuracy": pytest.approx(4 / 5),
         "region_accuracy": pytest.approx(4 / 5),
         "mean_accuracy": pytest.approx(4 / 5),
     }
-    assert accuracies([{"action": (1, 4), "region": (3, 4)}])["mean_accuracy"] == pytest.approx(1 / 2)
-    assert accuracies([{"action": (0, 0), "region": (1, 2)}]) == {"region_accuracy": 0.5, "mean_accuracy": 0.5}
-    assert accuracies([]) == {}
+    uneven = {"action": Counter({(0, 0): 1, (1, 0): 3}), "region": Counter({(0, 0): 3, (1, 0): 1})}
+    assert accuracies(uneven)["mean_accuracy"] == pytest.approx(1 / 2)
+    unasked = {"action": Counter(), "region": Counter({(0, 0): 1, (1, 0): 1})}
+    assert accuracies(unasked) == {"region_accuracy": 0.5, "mean_accuracy": 0.5}
+    assert accuracies(added_up([])) == {}
+    assert batches[0]["action"].total() == 2  # what was added up is as it was
+
+
+def test_a_head_is_constant_that_says_the_same_of_clips_that_differ():
+    counts = {
+        "same": Counter({(0, 2): 3, (1, 2): 1}),
+        "right": Counter({(2, 2): 4}),
+        "differs": Counter({(0, 2): 3, (1, 2): 1, (1, 0): 1}),
+        "unasked": Counter(),
+    }
+    assert constant_heads(counts) == {"same": 2}
 
 
 def test_labels_move_together():

@@ -14,14 +14,8 @@ from tspbench.encoders import load_encoder, new_encoder
 from tspbench.fit_settings import FitSettings
 from tspbench.pretraining.contract import BACKGROUND
 from tspbench.pretraining.segments import LabelledSegment
-from tspbench.stages.pretrain import (
-    ENCODER_FILE,
-    PUBLISHED_FIT,
-    PretrainSettings,
-    global_features,
-    prepare_lesson,
-    pretrain,
-)
+from tspbench.stages.lessons import prepare_lesson
+from tspbench.stages.pretrain import ENCODER_FILE, PUBLISHED_FIT, PretrainSettings, global_features, pretrain
 from tspbench.storage.checkpoints import read_weights
 from tspbench.storage.recipes import write_toml
 from tspbench.storage.tsp_segments import SegmentRow, VideoMetadata, read_segments, write_segments
@@ -34,6 +28,7 @@ FIT = FitSettings(
     optimizer="sgd",
     learning_rates={"stem": 0.0, "backbone": 0.02, "heads": 0.02},
     select="best",
+    workers=0,
 )
 TSP = PretrainSettings(method="tsp", gvf="none", clips_per_segment=1, shortest_gap_clips=1.0, fit=FIT)
 TAC = TSP.model_copy(update={"method": "tac"})

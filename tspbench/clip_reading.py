@@ -1,0 +1,134 @@
+"""Reads clips of many videos: what fits stays decoded, and files stay open while they are used."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tspbench.clips import Clip, clip_frames_at
+from tspbench.encoders.contract import Preprocessing
+from tspbench.errors import UserError
+from tspbench.storage.video import (
+    FrameReader,
+    Frames,
+    Problem,
+    VideoError,
+    VideoInfo,
+    open_video,
+    scan_video,
+    silence_decoders,
+)
+from tspbench.streaming import padded_grid
+
+CACHE_BYTES: Final = 1 << 30  # for decoded videos, over all workers of a process
+# A video is decoded as a whole within one deadline.
+LARGEST_SHARE: Final = 4
+# What decord holds of an open file grows with use up to about so many frames (measured with tests/benchmarks).
+OPEN_FRAMES: Final = 100
+FRAMES_PER_READ: Final = 32  # decord takes twice the time for a whole video at once
+
+PreparedClip = NDArray[np.float32]  # (3, F, crop, crop)
+
+
+class ClipReader:
+    """Reads clips of many videos by time.
+
+    Videos are decoded as a whole as long as there is room for them, in the order in which they are asked for: clips
+    come in random order, so that to make room for one by dropping another would be of no use. Of the others clips are
+    read one by one, from files that stay open while they are among the last used.
+
+    Args:
+        videos: name → file.
+        spec: what a clip is, and how it is prepared.
+        cache_bytes: for decoded videos; open files may take a quarter as much, or as one takes.
+    """
+
+    def __init__(self, videos: Mapping[str, Path], spec: Preprocessing, cache_bytes: int = CACHE_BYTES) -> None:
+        self._videos, self._spec = videos, spec
+        self._cache_bytes = self._left_bytes = cache_bytes
+        self._open_bytes = cache_bytes // 4
+        self._scanned: dict[str, VideoInfo | VideoError] = {}
+        self._whole: dict[str, Frames] = {}
+        self._open: OrderedDict[str, FrameReader] = OrderedDict()
+
+    def clip(self, clip: Clip) -> PreparedClip:
+        """Return a clip as an encoder takes it.
+
+        Raises:
+            VideoError: the video cannot be read.
+        """
+        frames = torch.from_numpy(self.read(clip.video, clip.start_seconds))
+        generator = None if clip.seed is None else torch.Generator().manual_seed(clip.seed)
+        prepared: PreparedClip = self._spec.apply(frames, generator).numpy()
+        return prepared
+
+    def read(self, video: str, start: float) -> Frames:
+        """Return the (clip_frames, H, W, 3) uint8 frames of the clip that starts at ``start`` seconds.
+
+        Raises:
+            VideoError: the video cannot be read.
+        """
+        try:
+            return self._read(video, start)
+        except UserError:
+            raise
+        except Exception as error:  # decoders raise what they like; it is about this file
+            self._open.pop(video, None)
+            what = f"{type(error).__name__}: {error}".replace("\n", " ")
+            raise VideoError(
+                f"{self._videos[video]} crashed what decodes it ({what}): download it again.", Problem.CRASHED
+            ) from error
+
+    def _read(self, video: str, start: float) -> Frames:
+        info = self._info(video)
+        grid = padded_grid(info, self._spec)  # never asks past the frames that were found
+        places = clip_frames_at(start, self._spec.clip_frames, self._spec.frame_rate, len(grid))
+        needed = len(grid) * info.frame_bytes
+        if video not in self._whole and needed <= min(self._left_bytes, self._cache_bytes // LARGEST_SHARE):
+            self._whole[video] = _all_frames(open_video(info), grid)
+            self._left_bytes -= needed
+        if video in self._whole:
+            return self._whole[video][places]
+        return self._reader(video, info).read(grid[places])
+
+    def _info(self, video: str) -> VideoInfo:
+        if video not in self._scanned:
+            try:
+                self._scanned[video] = scan_video(self._videos[video])
+            except VideoError as error:
+                self._scanned[video] = error
+        found = self._scanned[video]
+        if isinstance(found, VideoError):
+            raise found
+        return found
+
+    def _reader(self, video: str, info: VideoInfo) -> FrameReader:
+        reader = self._open.pop(video, None) or open_video(info)
+        self._open[video] = reader
+        while len(self._open) > 1 and sum(map(self._taken_bytes, self._open)) > self._open_bytes:
+            self._open.popitem(last=False)
+        return reader
+
+    def _taken_bytes(self, video: str) -> int:
+        return OPEN_FRAMES * self._info(video).frame_bytes
+
+
+def clip_reader(videos: Mapping[str, Path], spec: Preprocessing, cache_bytes: int) -> Callable[[Clip], PreparedClip]:
+    """Return what reads clips, in a worker or in this process."""
+    silence_decoders()
+    if parent_process() is not None:
+        torch.set_num_threads(1)  # the cores belong to the other workers
+    return ClipReader(videos, spec, cache_bytes).clip
+
+
+def _all_frames(reader: FrameReader, grid: NDArray[np.int64]) -> Frames:
+    first = reader.read(grid[:1])
+    frames = np.empty((len(grid), *first.shape[1:]), dtype=np.uint8)
+    for start in range(0, len(grid), FRAMES_PER_READ):
+        frames[start : start + FRAMES_PER_READ] = reader.read(grid[start : start + FRAMES_PER_READ])
+    return frames
