@@ -1,4 +1,7 @@
 import json
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 
 import h5py
@@ -8,12 +11,13 @@ import torch
 from numpy.testing import assert_array_equal
 
 from tests.evaluation.helpers import shared
-from tests.tspbench.helpers import one_sentence, silent, small_dataset, with_card
+from tests.tspbench.helpers import cut, one_sentence, silent, small_dataset, with_card
 from tspbench.datasets import open_dataset
 from tspbench.encoders import load_encoder, new_encoder
 from tspbench.fit_settings import FitSettings
 from tspbench.pretraining.contract import BACKGROUND
 from tspbench.pretraining.segments import LabelledSegment
+from tspbench.stages import pretrain as module
 from tspbench.stages.lessons import prepare_lesson
 from tspbench.stages.pretrain import ENCODER_FILE, PUBLISHED_FIT, PretrainSettings, global_features, pretrain
 from tspbench.storage.checkpoints import read_weights
@@ -415,3 +419,122 @@ def test_videos_and_global_features_are_found_by_either_name(tmp_path):
     lesson = prepare_lesson(dataset, 0.5, PretrainSettings(method="tsp", shortest_gap_clips=1.0), gvf)
     assert set(lesson.videos) == {f"v_v{k}" for k in range(5)}
     assert set(lesson.gvf) == set(lesson.videos)
+
+
+# Videos that cannot be read, and workers that die.
+
+
+def with_videos(dataset, folder, **changes):
+    """Return the data set with other files for some of its videos."""
+    folder.mkdir()
+    for path in dataset.videos.iterdir():
+        change = changes.get(path.stem)
+        if change is None:
+            (folder / path.name).symlink_to(path)
+        else:
+            cut(path, folder / path.name, change)
+    return with_card(dataset, videos=str(folder))
+
+
+def test_training_goes_on_without_the_clips_of_bad_videos(dataset, tmp_path, capsys):
+    """v1 is the only training video of its class, so that any other stands in; v4 is one of two to validate on."""
+    bad = with_videos(dataset, tmp_path / "videos", v1=0.5, v4=0.5)
+    figures = run(tmp_path / "run", lesson_of(bad, TSP), TSP)
+    # Two epochs of 3 actions and 3 of the 6 gaps; v1's is one action in each, and some gaps.
+    lost = figures["bad_videos"]["v1"]
+    assert 2 <= lost["replaced_clips"] <= 6
+    assert lost["left_out_clips"] == 0
+    assert figures["bad_videos"]["v4"]["left_out_clips"] == 3  # the same in each epoch
+    assert all("cannot be read as a video" in each["reason"] for each in figures["bad_videos"].values())
+    assert len(figures["epochs"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("A clip of v1 is replaced: ") == 1
+    assert said.count("A clip of v4 is left out: ") == 1
+
+
+def test_too_many_bad_videos_end_it(dataset, tmp_path):
+    bad = with_videos(dataset, tmp_path / "videos", v1=0.5)
+    settings = TSP.model_copy(update={"bad_videos": 0})
+    with one_sentence("1 videos cannot be read (first v1)", "bad_videos = 0"):
+        run(tmp_path / "run", lesson_of(bad, settings), settings)
+    assert run(tmp_path / "good", lesson_of(dataset, settings), settings)["bad_videos"] == {}
+
+
+def test_a_worker_that_the_system_kills_changes_nothing(dataset, tmp_path):
+    settings = TSP.model_copy(update={"fit": FIT.model_copy(update={"workers": None})})  # one process on a CPU
+    killed = []
+
+    def kill(done, total, note=""):
+        workers = [child for child in multiprocessing.active_children() if child.name.startswith("SpawnProcess")]
+        if done == 1:
+            assert len(workers) == 1
+            os.kill(workers[0].pid, signal.SIGKILL)
+            killed.append(workers[0].pid)
+
+    lesson = lesson_of(dataset, settings)
+    figures = run(tmp_path / "killed", lesson, settings, advance=kill)
+    assert killed
+    assert figures == run(tmp_path / "whole", lesson, TSP)
+    first, second = ((tmp_path / name / ENCODER_FILE).read_bytes() for name in ("whole", "killed"))
+    assert first == second
+    assert not multiprocessing.active_children()
+
+
+# Warnings when training cannot work.
+
+
+def edited(dataset, folder, change):
+    content = json.loads(dataset.annotations.read_text())
+    change(content["database"])
+    (folder / "a.json").write_text(json.dumps(content))
+    return with_card(dataset, annotations=str(folder / "a.json"))
+
+
+def test_a_class_without_a_training_segment_is_named(dataset, tmp_path, capsys):
+    only_even = edited(dataset, tmp_path, lambda videos: videos.pop("v1"))
+    run(tmp_path / "run", lesson_of(only_even, TAC), TAC)
+    said = "1 of 2 classes have no training segment (first: 'odd'): the action head never sees them."
+    assert capsys.readouterr().err.count(said) == 1
+    run(tmp_path / "all", lesson_of(dataset, TAC), TAC)
+    assert "no training segment" not in capsys.readouterr().err
+
+
+def test_training_without_background_is_named(dataset, tmp_path, capsys):
+    lesson = lesson_of(dataset, TSP)
+    actions = replace(lesson, training=[segment for segment in lesson.training if not segment.region])
+    run(tmp_path / "run", actions, TSP)
+    assert capsys.readouterr().err.count("tsp finds no background to train on") == 1
+    for name, settings in (("tac", TAC), ("action", TSP.model_copy(update={"heads": ("action",)})), ("tsp", TSP)):
+        run(tmp_path / name, lesson if name == "tsp" else actions, settings)
+    assert "finds no background" not in capsys.readouterr().err
+
+
+def test_actions_that_no_clip_fits_into_are_counted(dataset, tmp_path, capsys):
+    def shorten(videos):
+        videos["v0"]["annotations"] += [
+            {"segment": [3.0, 3.5], "label": "odd"},
+            {"segment": [9.0, 19.0], "label": "odd"},
+        ]
+
+    lesson = lesson_of(edited(dataset, tmp_path, shorten), TSP)
+    assert [s.action for s in lesson.training if not s.region] == [0, 1, 0]
+    said = capsys.readouterr().err
+    assert said == "small: 2 of 5 training actions are left out, because no clip of 0.67 s fits into them.\n"
+    rows = [*ROWS["training"], ("v1", 1.0, 1.2, "odd")]
+    lesson_of(with_card(dataset, segments=ground_truth(tmp_path, "training", *rows)), TSP)
+    assert "2 of 4 training actions are left out" in capsys.readouterr().err  # the other lies behind the video's end
+    lesson_of(dataset, TSP)
+    assert not capsys.readouterr().err
+
+
+def test_a_head_that_says_the_same_of_all_is_named_once(dataset, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "constant_heads", lambda answers: asked.append(answers) or {"region": 1, "action": 0})
+    run(tmp_path, lesson_of(dataset, TSP), TSP)
+    assert [{head: counts.total() for head, counts in each.items()} for each in asked] == [
+        {"action": 2, "region": 6}
+    ] * 2
+    said = capsys.readouterr().err
+    assert said.count("After epoch 0 the region head says 'background' of all 6 validation clips") == 1
+    assert said.count("After epoch 0 the action head says 'even' of all 2 validation clips") == 1
+    assert "After epoch 1" not in said
