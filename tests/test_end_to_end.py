@@ -170,11 +170,13 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_table(finished, tmp_path):
         "write data/target/annotations.json",
         "pretrain trimmed: 1/",
         "pretrain tac: 4/6",  # in the second epoch: the first is kept
-        "write pretrain/tac/training.pt",
+        "write tac/training/state-0002-000000.pt",
         "write pretrain/tac/encoder.safetensors",
         "extract trimmed: 16/18",  # sixteen videos are a part, which is kept
         "write features/trimmed/features.h5",
         "pretrain tsp: 6/10",
+        "pretrain lofi: 4/6",
+        "write pretrain/lofi/encoder.safetensors",
         "write features/tsp/record.json",
         "write captioning/words/words.json",
         "check features · TSP on the target set: 9/18",

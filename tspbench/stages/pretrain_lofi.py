@@ -143,7 +143,8 @@ def pretrain_lofi(
         "seed": seed,
         "fingerprint": key,
     }
-    write_weights(folder / ENCODER_FILE, Weights(name, dict(method.encoder.state_dict()), {}, card))
+    if ranks.is_first():
+        write_weights(folder / ENCODER_FILE, Weights(name, dict(method.encoder.state_dict()), {}, card))
     return {
         "training_videos": len(videos.videos),
         "training_actions": sum(len(video.segments_seconds) for video in videos.videos),

@@ -55,12 +55,12 @@ def stages_run(monkeypatch):
     ran = []
     real = caption_rows.run_stage
 
-    def counting(stage, folder, settings, inputs, outputs, work):
+    def counting(stage, folder, settings, inputs, outputs, work, **how):
         def counted(key):
             ran.append(f"{folder.parent.name} {stage}")
             return work(key)
 
-        return real(stage, folder, settings, inputs, outputs, counted)
+        return real(stage, folder, settings, inputs, outputs, counted, **how)
 
     for module in (caption_models, caption_rows, captioning_module, captioning_inputs):
         monkeypatch.setattr(module, "run_stage", counting)

@@ -52,12 +52,12 @@ def stages_run(monkeypatch):
     ran = []
     real = evaluate_module.run_stage
 
-    def counting(stage, folder, settings, inputs, outputs, work):
+    def counting(stage, folder, settings, inputs, outputs, work, **how):
         def counted(key):
             ran.append(f"{(folder if stage == 'check features' else folder.parent).name} {stage}")
             return work(key)
 
-        return real(stage, folder, settings, inputs, outputs, counted)
+        return real(stage, folder, settings, inputs, outputs, counted, **how)
 
     for module in (evaluate_module, localization_module, rows_module):
         monkeypatch.setattr(module, "run_stage", counting)
