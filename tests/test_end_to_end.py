@@ -17,7 +17,13 @@ import pytest
 
 SECONDS = 240  # far above what a run takes on one slow core: it is there so that a hang becomes a failure
 REFERENCES = ["Whole video", "Upper mark of the grid"]
-ROWS = ["Random features (floor)", "TAC on trimmed videos", "TAC on the target set", "TSP on the target set"]
+ROWS = [
+    "Random features (floor)",
+    "TAC on trimmed videos",
+    "TAC on the target set",
+    "TSP on the target set",
+    "LoFi on the target set",
+]
 M_PERTURB = -6  # glibc's mallopt: fill memory with a byte when it is allocated and freed
 
 PROCESSES = multiprocessing.get_context("forkserver")
