@@ -39,6 +39,7 @@ _stage = ""
 _shared = False
 _what = ""
 _computing = False
+_failed = ""  # what it did as an error ended its stage
 _moved = 0.0
 _cores_at_move = 0.0
 _watch: Watch | None = None
@@ -66,11 +67,14 @@ def stage(name: str, *, shared: bool) -> Iterator[None]:
         name: for messages.
         shared: all processes work on it: from its first `working_on` on, each must keep moving.
     """
-    global _stage, _shared, _what
+    global _stage, _shared, _what, _failed  # noqa: PLW0603 - see above
     before = _stage, _shared, _what
-    _stage, _shared, _what = name, shared, ""
+    _stage, _shared, _what, _failed = name, shared, "", ""
     try:
         yield
+    except BaseException:
+        _failed = _failed or doing()
+        raise
     finally:
         _stage, _shared, _what = before
 
@@ -122,7 +126,7 @@ class Watch:
 
     def fail(self, sentence: str, code: int, details: str = "") -> NoReturn:
         """Say why this process ends, and end it; what several have to say is said once on each machine."""
-        mine = f"{who(self._number, self._machine)}, {doing()}: {sentence}"
+        mine = f"{who(self._number, self._machine)}, {_failed or doing()}: {sentence}"
         first = self._within(lambda: self._first_word(mine), mine)
         told = self._is_told_by_me()
         if first == mine or not first.endswith(sentence):

@@ -72,3 +72,16 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 def test_lines_are_printed_as_they_are(capsys):
     say("a [bold]file[/bold].mp4: 3 of 4 [x] " + "long " * 60)
     assert lines(capsys) == ["a [bold]file[/bold].mp4: 3 of 4 [x] " + "long " * 60]
+
+
+def test_of_several_processes_the_first_talks_and_others_say_what_is_their_own(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    say("for all")
+    say("v.mp4 is bad", own=True)
+    with progress("extract") as advance:
+        advance(1, 2)
+    assert capsys.readouterr().err == "[rank 1] v.mp4 is bad\n"
+    monkeypatch.setenv("RANK", "0")
+    say("for all")
+    assert capsys.readouterr().err == "for all\n"

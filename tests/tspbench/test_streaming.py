@@ -12,7 +12,7 @@ from tests.tspbench.helpers import cut, number, numbered, numbered_video, timed_
 from tspbench import streaming
 from tspbench.encoders.contract import Preprocessing
 from tspbench.errors import UserError
-from tspbench.storage.video import open_video, scan_video
+from tspbench.storage.video import Problem, open_video, scan_video
 from tspbench.streaming import clip_batches, clip_windows, decoding, padded_grid
 
 SPEC = Preprocessing(4, 12.0, (56, 56), 56, (0.0,) * 3, (1.0,) * 3)
@@ -221,3 +221,37 @@ def test_no_more_is_decoded_ahead_than_waits(tmp_path, monkeypatch):
     with decoding({"v": numbered_video(tmp_path / "v.mp4", 60)}, SPEC, 1):
         assert full.wait(10)
     assert read == [2, 2, 2]
+
+
+@pytest.mark.parametrize("decoders", [1, 2])
+def test_a_decoder_that_hangs_costs_its_video_alone(tmp_path, monkeypatch, decoders):
+    released = threading.Event()
+
+    class Hanging:
+        decoder = "hanging"
+
+        def __init__(self, info):
+            self._reader, self._hangs = open_video(info), info.path.stem in "bc"
+
+        def read(self, indices):
+            if self._hangs and 8 in indices:
+                released.wait(60)
+            return self._reader.read(indices)
+
+    monkeypatch.setattr(streaming, "open_video", Hanging)
+    monkeypatch.setattr(streaming, "FRAMES_PER_CHUNK", 8)
+    monkeypatch.setattr(streaming, "DECODER_SECONDS", 0.3)
+    videos = {n: numbered_video(tmp_path / f"{n}.mp4", 20, first=100 * k) for k, n in enumerate("abcd")}
+    unreadable = {}
+    found, _, _ = collect(videos, decoders=decoders, unreadable=unreadable)
+    assert {name: error.problem for name, error in unreadable.items()} == dict.fromkeys("bc", Problem.TIMEOUT)
+    assert all(str(videos[name]) in str(error) for name, error in unreadable.items())
+    assert found["a"] == sliced(np.arange(20), 4, 4)
+    assert found["d"] == sliced(300 + np.arange(20), 4, 4)
+    left = decoding_threads()
+    assert len(left) == 2
+    assert all(thread.daemon for thread in left)
+    released.set()
+    for thread in left:
+        thread.join(10)
+    assert decoding_threads() == []
