@@ -16,13 +16,11 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from tspbench.chunks import map_tensors
 from tspbench.device import choose_device
 from tspbench.encoders import new_encoder
 from tspbench.encoders.contract import channels_last
-from tspbench.pretraining.fidelity import S_LOFI, ST_LOFI, T_LOFI, EndToEndSettings
+from tspbench.pretraining.fidelity import S_LOFI, ST_LOFI, T_LOFI, EndToEndSettings, Fidelity
 from tspbench.pretraining.lofi import Lofi
 from tspbench.pretraining.memory import StepMemory
 
@@ -41,7 +39,7 @@ GIB = 2**30
 def report(name: str, way: str, device: str) -> None:
     """Do the steps; print seconds of the quickest, bytes at the peak and as they are counted, and the first loss.
 
-    Bytes are those beyond what a process has whose libraries are loaded.
+    Bytes are those beyond what a process has that has done a very small step before.
     """
     videos = VIDEOS[device]
     fidelity, chunk = FIDELITIES[name][0], FIDELITIES[name][1] * videos
@@ -49,46 +47,45 @@ def report(name: str, way: str, device: str) -> None:
         chunk = fidelity.snippets * videos
     settings = EndToEndSettings(fidelities=(fidelity,), chunk_snippets=chunk)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    _warm_up(device)
+    steps(EndToEndSettings(fidelities=(Fidelity(snippets=8, pixels=32),)), 1, device, dtype, 1)
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    done = steps(settings, videos, device, dtype, 1 + MEASURED)
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM") - before
+    memory = StepMemory(new_encoder(ENCODER, 0), settings, videos, state_copies=0, frozen_statistics=True, dtype=dtype)
+    figures = {"seconds": min(done["seconds"][1:]), "cpu": min(done["cpu"][1:]), "loss": done["loss"][0]}
+    print(json.dumps({**figures, "peak": peak, "counted": memory.step_bytes(fidelity, chunk)}))
+
+
+def steps(
+    settings: EndToEndSettings, videos: int, device: str, dtype: torch.dtype, count: int
+) -> dict[str, list[float]]:
+    """Train a new network for some steps; return seconds, CPU seconds and loss of each."""
+    (fidelity,) = settings.fidelities
     torch.manual_seed(0)
     model = Lofi(channels_last(new_encoder(ENCODER, seed=0)), settings).to(device).train()
     model.encoder.eval()  # frozen statistics
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
-    losses, seconds, cpu = [], [], []
-    for _ in range(1 + MEASURED):
+    done = {"seconds": [], "cpu": [], "loss": []}
+    for _ in range(count):
         frames = _frames(model, fidelity, videos, device)
         start, cpu_start = time.perf_counter(), time.process_time()
         with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
             localizer = model.localizer(fidelity.snippets)
             segments = [torch.tensor([[0.1, 0.4], [0.6, 0.7]], device=device) * fidelity.snippets] * videos
-            targets = map_tensors(lambda each: each.to(device), localizer.targets(segments, []))
-            total = localizer.loss(model(frames), targets, torch.Generator().manual_seed(0))["total"]
+            total = localizer.loss(model(frames), localizer.targets(segments, []), torch.Generator().manual_seed(0))
         optimizer.zero_grad()
-        total.backward()
+        total["total"].backward()
         optimizer.step()
-        losses.append(total.item())
-        seconds.append(time.perf_counter() - start)
-        cpu.append(time.process_time() - cpu_start)
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM") - before
-    memory = StepMemory(new_encoder(ENCODER, 0), settings, videos, state_copies=0, frozen_statistics=True, dtype=dtype)
-    counted = memory.step_bytes(fidelity, chunk)
-    least = {"seconds": min(seconds[1:]), "cpu": min(cpu[1:])}
-    print(json.dumps({**least, "peak": peak, "counted": counted, "loss": losses[0]}))
+        done["loss"].append(total["total"].item())
+        done["seconds"].append(time.perf_counter() - start)
+        done["cpu"].append(time.process_time() - cpu_start)
+    return done
 
 
-def _warm_up(device: str) -> None:
-    """Do a very small step, after which the libraries that steps need are in memory."""
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 14 * 14, 8)).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
-    model(torch.randn(2, 3, 16, 16, device=device)).sum().backward()
-    optimizer.step()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _frames(model: Lofi, fidelity: object, videos: int, device: str) -> torch.Tensor:
+def _frames(model: Lofi, fidelity: Fidelity, videos: int, device: str) -> torch.Tensor:
     shape = (videos, fidelity.snippets, model.encoder.preprocessing.clip_frames, fidelity.pixels, fidelity.pixels, 3)
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
