@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from tspbench.clips import Clip, clip_frames_at
-from tspbench.encoders.contract import Preprocessing
 from tspbench.errors import UserError
+from tspbench.preprocessing import Preprocessing
 from tspbench.storage.video import (
     FrameReader,
     Frames,
@@ -26,8 +26,7 @@ from tspbench.storage.video import (
 from tspbench.streaming import padded_grid
 
 CACHE_BYTES: Final = 1 << 30  # for decoded videos, over all workers of a process
-# A video is decoded as a whole within one deadline.
-LARGEST_SHARE: Final = 4
+WHOLE_BYTES: Final = 1 << 29  # a video that takes more is not decoded as a whole, which has to be done in time
 # What decord holds of an open file grows with use up to about so many frames (measured with tests/benchmarks).
 OPEN_FRAMES: Final = 100
 FRAMES_PER_READ: Final = 32  # decord takes twice the time for a whole video at once
@@ -50,7 +49,7 @@ class ClipReader:
 
     def __init__(self, videos: Mapping[str, Path], spec: Preprocessing, cache_bytes: int = CACHE_BYTES) -> None:
         self._videos, self._spec = videos, spec
-        self._cache_bytes = self._left_bytes = cache_bytes
+        self._left_bytes = cache_bytes
         self._open_bytes = cache_bytes // 4
         self._scanned: dict[str, VideoInfo | VideoError] = {}
         self._whole: dict[str, Frames] = {}
@@ -89,7 +88,7 @@ class ClipReader:
         grid = padded_grid(info, self._spec)  # never asks past the frames that were found
         places = clip_frames_at(start, self._spec.clip_frames, self._spec.frame_rate, len(grid))
         needed = len(grid) * info.frame_bytes
-        if video not in self._whole and needed <= min(self._left_bytes, self._cache_bytes // LARGEST_SHARE):
+        if video not in self._whole and needed <= min(self._left_bytes, WHOLE_BYTES):
             self._whole[video] = _all_frames(open_video(info), grid)
             self._left_bytes -= needed
         if video in self._whole:

@@ -21,6 +21,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 START_SECONDS: Final = 300.0  # what a process may take to load its libraries, from a slow disk
+EXIT_SECONDS: Final = 10.0  # what Python may take to tidy up
 STARTS: Final = 2  # a process that ends before its first task so many times in a row will not start at all
 _SPAWN: Final = get_context("spawn")  # decoders do not survive a fork
 # Children are started and asked for their end by several threads, which the standard library does not expect.
@@ -204,16 +205,18 @@ class _Child:
 
     def __init__(self, make: Callable[[], Callable[[Any], Any]], deadline_seconds: float) -> None:
         self._connection, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, make, deadline_seconds), daemon=True)
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, deadline_seconds), daemon=True)
         with _CHILDREN, deaf_to_interrupts():
             self._process.start()
         theirs.close()  # so that the end of the process is the end of the connection
+        self._make = make
         self._is_ready = False
 
     def wait_until_ready(self) -> str | None:
         """Return None when it is, else how it has ended."""
         if not self._is_ready:
-            _, how = self._reply(START_SECONDS)
+            # Not as an argument: who starts a process waits until it has read those, and others wait to start theirs.
+            _, how = self.ask(self._make, START_SECONDS)
             self._is_ready = how is None
             return how
         return None
@@ -254,7 +257,7 @@ class _Child:
             answer, bug = _receive(self._connection)
         except (EOFError, OSError):
             with _CHILDREN:
-                self._process.join(1.0)  # it may still be on its way out
+                self._process.join(EXIT_SECONDS)  # it may still be on its way out
             code = self.end()
             return None, signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if bug is not None:
@@ -262,10 +265,10 @@ class _Child:
         return answer, None
 
 
-def _serve(connection: Connection, make: Callable[[], Callable[[Any], Any]], deadline_seconds: float) -> None:
+def _serve(connection: Connection, deadline_seconds: float) -> None:
     """Answer tasks in a process of its own, until there is nobody left who asks."""
     end_with_parent()
-    read = make()
+    read = _receive(connection)()
     with suppress(EOFError, OSError):
         _send(connection, (None, None))
         while True:

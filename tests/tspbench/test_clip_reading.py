@@ -56,25 +56,24 @@ def test_clips_of_published_videos_are_those_of_a_fresh_reader(name):
 
 
 def test_videos_stay_decoded_as_far_as_they_fit(videos, opened):
-    reader = ClipReader(videos, SPEC, 8 * 60 * FRAME_BYTES)
-    for name in "abcabc":
+    many = videos | {f"{k}": videos["a"] for k in range(3)}
+    reader = ClipReader(many, SPEC, 3 * 60 * FRAME_BYTES)
+    for name in "012012":
         reader.read(name, 1.0)
-    assert opened == ["a", "b", "c"]
+    assert opened == ["a", "a", "a"]
     del opened[:]
-    reader = ClipReader(videos | {f"{k}": videos["a"] for k in range(9)}, SPEC, 4 * 60 * FRAME_BYTES)
-    for k in range(9):
-        reader.read(f"{k}", 1.0)
-    for name in "abab":  # there is no room for them any more, nor for two open files
+    for name in "bcbc":  # there is no room for them any more, nor for two open files
         reader.read(name, 1.0)
-    assert opened == ["a"] * 9 + list("abab")
+    assert opened == list("bcbc")
     del opened[:]
-    for k in range(4):  # the first ones stay
-        reader.read(f"{k}", 1.0)
+    for name in "012":  # the first ones stay
+        reader.read(name, 1.0)
     assert not opened
 
 
-def test_no_video_takes_more_than_its_share_of_memory_or_time(videos, opened):
-    reader = ClipReader(videos, SPEC, 4 * 60 * FRAME_BYTES - 1)  # one frame is too many
+def test_no_video_is_decoded_as_a_whole_that_takes_too_long(videos, opened, monkeypatch):
+    monkeypatch.setattr(module, "WHOLE_BYTES", 60 * FRAME_BYTES - 1)  # one frame is too many
+    reader = ClipReader(videos, SPEC)
     for _ in range(2):
         assert numbers(reader.read("a", 1.0)) == [12, 13, 14, 15]
     assert not reader._whole
@@ -83,7 +82,7 @@ def test_no_video_takes_more_than_its_share_of_memory_or_time(videos, opened):
 
 @pytest.mark.parametrize(("room", "expected"), [(0, "abcabc"), (2, "abcabc"), (3, "abc")])
 def test_files_stay_open_while_they_are_among_the_last_used(videos, opened, monkeypatch, room, expected):
-    monkeypatch.setattr(module, "LARGEST_SHARE", 10**6)  # none is decoded as a whole
+    monkeypatch.setattr(module, "WHOLE_BYTES", 0)  # none is decoded as a whole
     reader = ClipReader(videos, SPEC, 4 * room * OPEN)
     for name in "abcabc":
         reader.read(name, 1.0)
@@ -92,7 +91,7 @@ def test_files_stay_open_while_they_are_among_the_last_used(videos, opened, monk
 
 
 def test_the_last_used_stay(videos, opened, monkeypatch):
-    monkeypatch.setattr(module, "LARGEST_SHARE", 10**6)
+    monkeypatch.setattr(module, "WHOLE_BYTES", 0)
     reader = ClipReader(videos, SPEC, 4 * 2 * OPEN)
     for name in "abacab":
         reader.read(name, 1.0)
