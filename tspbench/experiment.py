@@ -155,7 +155,6 @@ class Experiment:
         settings = {**own, "encoder": kind, "seed": self.recipe.seed, "splits": splits, "protocol": protocol}
 
         def work(key: str) -> Mapping[str, object]:
-            ranks.join(self.device)
             encoder = self._encoder(stage.init, kind)
             gvf = global_features(gvf_files, stage.gvf) if gvf_files else None
             where: dict[str, Any] = {"seed": self.recipe.seed, "device": self.device, "folder": folder, "key": key}

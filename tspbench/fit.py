@@ -1,5 +1,6 @@
 """The only training loop: steps, schedule, validation, checkpoint, resume, in one process or several."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -21,10 +23,8 @@ from tspbench.fit_settings import FitSettings, learning_rate_factor
 from tspbench.meter import Meter, StepFigures
 from tspbench.progress import Advance
 from tspbench.storage.training_log import TrainingLog
-from tspbench.storage.training_states import TrainingStates, read_state
+from tspbench.storage.training_states import STATES, TrainingStates, read_state
 from tspbench.training_state import History, TrainingState
-
-STATES: Final = "training"
 
 DECAYED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose weights decay whatever `FitSettings.decay` says."""
@@ -178,9 +178,15 @@ class _Training:
                 f"The weights are not finite behind epoch {epoch}: lower the learning rate (fit.learning_rates); the "
                 "last state before that is kept."
             )
-        if ranks.count() > 1:  # each has running statistics of its own of the last step
-            for buffer in self._job.model.buffers():
-                torch.distributed.broadcast(buffer, 0)
+        self._agree_on_statistics()
+
+    def _agree_on_statistics(self) -> None:
+        """Take the first process's running statistics: each has its own of the last step."""
+        if ranks.count() > 1:
+            kept = self._job.model.state_dict()  # without what is no result of training, such as sampling tables
+            for name, buffer in self._job.model.named_buffers():
+                if name in kept:
+                    torch.distributed.broadcast(buffer, 0)
 
     def _step(self, batch: tuple[Any, ...], epoch: int, step: int) -> StepFigures:
         factor = learning_rate_factor(epoch * self._job.steps + step, self._job.steps, self._settings)
@@ -212,19 +218,21 @@ class _Training:
     def _save(self) -> None:
         """Write the state, unless its weights are of no use; what the log says is on the disk before."""
         if self._log is not None and self._state.is_finite():
-            watch.working_on(f"writing {self._states.folder}")
-            self._log.write()
-            self._states.write(len(self._state.history.epochs), self._state.step, self._state.data())
+            with ranks.alone():  # the others wait, however slow the disk is
+                self._log.write()
+                self._states.write(len(self._state.history.epochs), self._state.step, self._state.data())
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
         """Go on from the newest state that is whole: the first process looks for it, and all read the same."""
-        found = self._states.newest() if ranks.is_first() else None
+        with ranks.alone():  # the others wait, however slow the disk is
+            found = self._states.newest() if ranks.is_first() else None
         path = ranks.of_first(None if found is None else found[0])
         if path is None:
             return
-        ranks.wait_for_files({path: None})
-        self._state.take_up(read_state(path) if found is None else found[1])
+        with ranks.alone():
+            ranks.wait_for_files({path: None})
+            self._state.take_up(read_state(path) if found is None else found[1])
 
 
 def _check(job: Job, settings: FitSettings, device: str) -> None:
@@ -235,6 +243,12 @@ def _check(job: Job, settings: FitSettings, device: str) -> None:
             'fit.batch_norm: "synchronized" needs GPUs, and several processes share the CPU here: choose "frozen" or '
             '"each-device", or start one process.'
         )
+    for way in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{way}", "false").lower() == "true":
+            raise UserError(
+                f"accelerate was told to use {way}, which training here cannot: start the processes without it "
+                "(accelerate config, or an option of accelerate launch)."
+            )
     if settings.tensorboard and find_spec("tensorboard") is None:
         raise UserError(
             "fit.tensorboard: TensorBoard is not installed: install it with `uv pip install 'tspbench[tensorboard]'`, "
@@ -245,7 +259,14 @@ def _check(job: Job, settings: FitSettings, device: str) -> None:
 def _accelerator(settings: FitSettings, device: str) -> Accelerator:
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device != "cpu")
     AcceleratorState._reset_state(reset_partial_state=True)  # or stages of one recipe must agree on the precision
-    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if bf16 else "no")
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="bf16" if bf16 else "no",
+        # Said here, because an environment variable of the launcher would change the gradients: see `micro_batch`.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        # A step of training reads no running statistics: the first's are sent at the end of an epoch.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
 
 
 def _optimizer(job: Job, settings: FitSettings) -> torch.optim.Optimizer:
@@ -259,6 +280,8 @@ def _optimizer(job: Job, settings: FitSettings) -> torch.optim.Optimizer:
     groups = []
     for name, parameters in job.groups.items():
         members, rate = list(parameters), settings.learning_rates[name]
+        for each in members:  # of a group that stays as it is nobody needs gradients
+            each.requires_grad_(each.requires_grad and rate > 0)
         for decays, weight_decay in ((True, settings.weight_decay), (False, 0.0)):
             chosen = [each for each in members if (settings.decay == "all" or id(each) in decayed) is decays]
             if chosen:

@@ -138,6 +138,11 @@ def join(device: str) -> None:
         if device == "cuda":
             import torch
 
+            if here() > torch.cuda.device_count():
+                raise UserError(
+                    f"{here()} processes were started on this machine, and torch finds {torch.cuda.device_count()} "
+                    "GPU(s) for each of them: start as many processes as there are GPUs that all of them see."
+                )
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",

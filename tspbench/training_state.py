@@ -95,8 +95,8 @@ class TrainingState:
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """Move the average: ``decay * average + (1 - decay) * weights`` (ActionFormer, train_utils.py, ModelEma)."""
-        for name, parameter in self.model.named_parameters():
-            self.average[name].lerp_(parameter, 1 - decay)
+        named = dict(self.model.named_parameters())
+        torch._foreach_lerp_([self.average[name] for name in named], list(named.values()), 1 - decay)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -19,12 +19,11 @@ _LOCALIZERS: Final = {"tal": "gtad", "proposals": "bmn", "captioning": "bmt"}
 
 def run_recipe(recipe: str, out: Path, changes: Sequence[str], device: str) -> None:
     """Run a recipe in ``out`` and print its table."""
-    from tspbench.device import choose_device
     from tspbench.experiment import Experiment
     from tspbench.recipe import read_recipe
     from tspbench.report import TABLE_FILE, terminal
 
-    table = Experiment(read_recipe(recipe, changes), out, choose_device(device)).run()
+    table = Experiment(read_recipe(recipe, changes), out, _device(device)).run()
     Console().print(terminal(table))
     say(f"Table: {out / TABLE_FILE}; records, features and predictions are in {out}.")
 
@@ -54,7 +53,6 @@ def pretrain_encoder(
     from tspbench.config import choose
     from tspbench.datasets import BENCHMARKS
     from tspbench.datasets.benchmark import shortest_gap_clips
-    from tspbench.device import choose_device
     from tspbench.encoders import ENCODERS
     from tspbench.experiment import Experiment
     from tspbench.pretraining import METHODS
@@ -91,7 +89,7 @@ def pretrain_encoder(
         name="pretrain", title="", encoder=encoder, seed=seed, data={"target": target}, pretrain={method: stage}
     )
     check_names(recipe, "the command")
-    say(f"Encoder: {Experiment(recipe, out, choose_device(device)).checkpoint(method)}")
+    say(f"Encoder: {Experiment(recipe, out, _device(device)).checkpoint(method)}")
 
 
 def extract_features(
@@ -109,7 +107,6 @@ def extract_features(
 ) -> None:
     """Extract the features of a data set's videos, of a folder's, or of single ones."""
     from tspbench.config import choose
-    from tspbench.device import choose_device
     from tspbench.encoders import ENCODERS, load_encoder
     from tspbench.stages.extract import (
         Extraction,
@@ -135,7 +132,7 @@ def extract_features(
     source = str(weights.card["source"]) if checkpoint is None else hash_file(checkpoint)
     how = Extraction(
         stride_frames=stride_frames or module.preprocessing.clip_frames,
-        device=choose_device(device),
+        device=_device(device),
         precision=precision,
         skip_unreadable=skip_unreadable,
     )
@@ -165,7 +162,6 @@ def evaluate_features(
     device: str,
 ) -> None:
     """Make one table of several feature sets."""
-    from tspbench.device import choose_device
     from tspbench.report import TABLE_FILE, terminal, write_table
     from tspbench.stages.captioning_inputs import Captioning
     from tspbench.stages.evaluate import Task, evaluate
@@ -183,7 +179,7 @@ def evaluate_features(
             raise UserError(f"{option}: the task {task} has no use for it: leave it out.")
     opened = _open(dataset, seed)
     name = localizer or _LOCALIZERS[task]
-    where = choose_device(device)
+    where = _device(device)
     if captions:
         settings = _captioner(name, changes)
         what: Task = Captioning(opened, settings, sound, seed, where, out)
@@ -235,6 +231,15 @@ def report_run(folder: Path) -> None:
 
     Console().print(terminal(write_table(folder)))
     say(f"Table: {folder / TABLE_FILE}")
+
+
+def _device(name: str) -> str:
+    """Return the device that is meant; of several processes, all meet here before any of them works with it."""
+    from tspbench.device import choose_device
+
+    device = choose_device(name)
+    ranks.join(device)
+    return device
 
 
 def _open(dataset: str, seed: int) -> Any:

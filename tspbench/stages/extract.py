@@ -97,7 +97,6 @@ def extract(
         feature_dim=encoder.module.feature_dim,
         precision=how.precision,
     )
-    ranks.join(how.device)
     folder = out.with_name(f"{out.name}.parts")
     module = channels_last(encoder.module.to(how.device)).eval()
     made = [__version__, asdict(meaning), how.batch_size, how.device]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evaluation import PROTOCOLS
 from evaluation.protocols import SegmentProtocol
 from evaluation.segments import GroundTruth, Predictions
-from tspbench import __version__, ranks
+from tspbench import __version__
 from tspbench.device import workers_for
 from tspbench.feature_views import MEMORY_BYTES, FeatureViews
 from tspbench.fit_settings import NOT_IN_RESULT
@@ -178,8 +178,6 @@ def feature_row(what: Benchmark, row: Row, files: FeatureFiles, folder: Path) ->
             say(f"{files.paths[0]}: no features of {len(names)} of {total} {role} videos (first: {names[0]}).")
 
     def train(key: str) -> Mapping[str, object]:
-        if what.proposals is None:
-            ranks.join(what.device)
         with progress(f"train {what.localizer.name} · {row.name}") as advance:
             figures = _train(what, files, folder / "train", key, advance)
         return {**figures, "missing_training_videos": len(missing["training"])}

@@ -10,6 +10,7 @@ from tspbench.provenance import provenance
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_data, hash_file
 from tspbench.storage.records import Record, fingerprint, outputs_are_whole, read_record, write_record
+from tspbench.storage.training_states import remove_states
 
 
 def run_stage(
@@ -64,6 +65,7 @@ def run_stage(
                 provenance=provenance(),
             )
             write_record(folder, record)
+            remove_states(folder)
             return record, {folder / name: (folder / name).stat().st_size for name in outputs}
 
         record, sizes = ranks.by_first(finish)

@@ -27,7 +27,7 @@ class Record:
         inputs: name → hash.
         outputs: file name in the record's folder → SHA-256.
         figures: what the stage found, such as accuracies, metrics, counts and the signature.
-        seconds: how long it took, over all tries but the interrupted part of a killed one.
+        seconds: how long the try took that finished it.
         provenance: versions, commit, machine.
     """
 

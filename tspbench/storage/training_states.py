@@ -1,5 +1,6 @@
 """Training states in files: the last few are kept, and a damaged one falls back to the one before."""
 
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,9 @@ import torch
 from tspbench.errors import UserError
 from tspbench.progress import say
 from tspbench.storage.atomic import replacing
+
+STATES: Final = "training"
+"""The folder of a training's states, in that of its stage."""
 
 _STATES: Final = "state-*.pt"
 _UNFINISHED: Final = ".state-*.part"
@@ -68,6 +72,12 @@ class TrainingStates:
         self._own = [*(each for each in self._own if each != path), path][-self._keep :]
         for other in set(self.folder.glob(_STATES)) - set(self._own):
             other.unlink(missing_ok=True)
+
+
+def remove_states(folder: Path) -> None:
+    """Remove the training states in the folder of a stage that is finished, those of version 0.5.0, too."""
+    shutil.rmtree(folder / STATES, ignore_errors=True)
+    (folder / f"{STATES}.pt").unlink(missing_ok=True)
 
 
 def write_state(path: Path, state: Mapping[str, object]) -> None:
