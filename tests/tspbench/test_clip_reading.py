@@ -40,15 +40,13 @@ def test_clips_are_the_same_however_they_are_read(videos):
     assert numbers(whole.read("a", 4.9)) == [56, 57, 58, 59]  # the last whole clip
 
 
-@pytest.mark.parametrize(
-    "name", ["long_jump_30fps.mp4", "nasa_13013.mp4", "flipping_a_pancake.mkv", "testsrc2_vp9.webm"]
-)
+@pytest.mark.parametrize("name", ["arm_wrestling.mp4", "flipping_a_pancake.mkv"])
 def test_clips_of_published_videos_are_those_of_a_fresh_reader(name):
     path = shared(f"data/videos/{name}")
     kept = {bound: ClipReader({"v": path}, KINETICS_112, bound) for bound in (0, 1 << 30)}
     info = scan_video(path)
     grid = padded_grid(info, KINETICS_112)
-    for start in np.random.default_rng(0).uniform(0, info.duration, 6):
+    for start in np.random.default_rng(0).uniform(0, info.duration, 4):
         first = min(round(start * 15), max(0, len(grid) - 16))
         expected = open_video(info).read(grid[first : first + 16])
         for reader in kept.values():

@@ -122,9 +122,16 @@ def test_no_more_tasks_are_begun_than_asked_for(tmp_path):
         assert taken == [0, 1, 2, 3, 4]
         assert next(answers) == "1"
         assert taken[-1] == 5
-        answers.close()
-        assert list(pool.answers([("v", "others")], 5)) == ["others"]  # what was begun is not waited for
     assert len(taken) == 6
+
+
+def test_what_nobody_waits_for_any_more_is_not_begun(tmp_path):
+    with pool_of(tmp_path, 1) as pool:
+        answers = pool.answers([("a", f"sleep 0.5{k}") for k in range(9)], 9)
+        next(answers)
+        answers.close()
+        assert list(pool.answers([("a", "another")], 5)) == ["another"]
+    assert [task for task, _ in log_of(tmp_path)] == ["sleep 0.50", "sleep 0.51", "another"]
 
 
 def test_workers_go_on_while_nobody_asks(tmp_path):
