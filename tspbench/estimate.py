@@ -14,6 +14,7 @@ from tspbench.errors import UserError
 from tspbench.fit_settings import FitSettings
 from tspbench.plan import features_folder, planned_stages
 from tspbench.pretraining import METHODS
+from tspbench.pretraining.lofi import fidelities_of
 from tspbench.probe import encoder_cost, frame_seconds, localizer_cost
 from tspbench.recipe import LOFI, TRAINED_ON, PretrainStage, Recipe
 from tspbench.sources import Sources
@@ -167,7 +168,7 @@ def _end_to_end(name: str, stage: PretrainStage, kind: str, videos: int, device:
     Fidelities take turns. What passes through the encoder in chunks does so once more for its gradients.
     """
     settings, spec = stage.end_to_end, ENCODERS[kind].preprocessing
-    cost, turns = encoder_cost(kind, "tac", device), settings.fidelities
+    cost, turns = encoder_cost(kind, "tac", device), fidelities_of(settings, spec)
     snippets = sum(turn.snippets for turn in turns) / len(turns)
     full_clips = sum(turn.snippets * (turn.pixels / spec.crop) ** 2 for turn in turns) / len(turns)
     again = 0.0 if settings.chunk_snippets is None else cost.forward_seconds

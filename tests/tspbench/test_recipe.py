@@ -220,7 +220,6 @@ def test_leaving_lofi_out_changes_nothing_else(tmp_path):
         ("pretrain.through.end_to_end.localizer=actionformer", ["'actionformer'", "known are bmn, gtad"]),
         ("pretrain.through.end_to_end.config.hidden=3", ["'hidden'", "end_to_end.config"]),
         ("pretrain.through.end_to_end.fidelities=[{snippets=16, pixels=64}]", ["48 pixels", "tiny", "found 64"]),
-        ("pretrain.through.end_to_end.fidelities=[]", ["end_to_end.fidelities"]),
     ],
 )
 def test_what_does_not_fit_lofi_is_one_sentence_before_any_work(tmp_path, change, parts):

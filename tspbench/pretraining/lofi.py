@@ -12,7 +12,7 @@ from tspbench.chunks import in_chunks
 from tspbench.config import choose, validated
 from tspbench.encoders.contract import Preprocessing
 from tspbench.errors import UserError
-from tspbench.pretraining.fidelity import EndToEndSettings
+from tspbench.pretraining.fidelity import CYCLE, EndToEndSettings, Fidelity, scaled
 
 
 class Lofi(nn.Module):
@@ -81,7 +81,8 @@ def localizer_configs(settings: EndToEndSettings, feature_dim: int) -> dict[int,
     taken = {"feature_dim", "steps", "max_duration"} & set(settings.config)
     if taken:
         raise UserError(f"end_to_end.config: {', '.join(sorted(taken))} follow from the fidelities: leave them out.")
-    lengths = sorted({fidelity.snippets for fidelity in settings.fidelities}, reverse=True)
+    # Scaling to an encoder leaves the snippets of the paper's fidelities as they are.
+    lengths = sorted({fidelity.snippets for fidelity in settings.fidelities or CYCLE}, reverse=True)
     return {
         length: validated(
             kind.Config,
@@ -90,6 +91,19 @@ def localizer_configs(settings: EndToEndSettings, feature_dim: int) -> dict[int,
         )
         for length in lengths
     }
+
+
+def fidelities_of(settings: EndToEndSettings, spec: Preprocessing) -> tuple[Fidelity, ...]:
+    """Return the fidelities of a training: those of the settings, or the paper's, scaled to an encoder.
+
+    The paper's 112, 158 and 224 pixels are a half, 1/sqrt 2 and the whole of what its encoder is given (LoFi, Table 2).
+    """
+    return settings.fidelities or tuple(scaled(CYCLE, spec.crop))
+
+
+def resolved(settings: EndToEndSettings, spec: Preprocessing) -> EndToEndSettings:
+    """Return settings that name the fidelities of a training, see `fidelities_of`."""
+    return settings.model_copy(update={"fidelities": fidelities_of(settings, spec)})
 
 
 def check_fidelities(settings: EndToEndSettings, encoder: str, spec: Preprocessing) -> None:
@@ -103,7 +117,7 @@ def check_fidelities(settings: EndToEndSettings, encoder: str, spec: Preprocessi
     Raises:
         UserError: a fidelity has more pixels than a clip of the encoder.
     """
-    finest = max(fidelity.pixels for fidelity in settings.fidelities)
+    finest = max(fidelity.pixels for fidelity in fidelities_of(settings, spec))
     if settings.memory_gib is None and finest > spec.crop:
         raise UserError(
             f"end_to_end.fidelities: expected at most the {spec.crop} pixels at which {encoder} sees videos, found "

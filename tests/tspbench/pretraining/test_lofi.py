@@ -2,12 +2,13 @@ import copy
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.tspbench.helpers import one_sentence
 from tests.tspbench.pretraining.settled import normalizations, settled_encoder
 from tspbench.encoders import ENCODERS, new_encoder
 from tspbench.pretraining.fidelity import FULL, S_LOFI, ST_LOFI, T_LOFI, EndToEndSettings, Fidelity, finest_first
-from tspbench.pretraining.lofi import Lofi, SnippetEncoder, check_fidelities, localizer_configs
+from tspbench.pretraining.lofi import Lofi, SnippetEncoder, check_fidelities, fidelities_of, localizer_configs, resolved
 
 SMALL = {
     "gtad": {"hidden_1d": 32, "hidden_2d": 8, "hidden_3d": 16, "inner_bins": 4, "context_bins": 2},
@@ -157,6 +158,30 @@ def test_a_fidelity_is_no_finer_than_extraction():
     check_fidelities(settings_of(fidelities=((6, 48),)), "tiny", spec)
     with one_sentence("48 pixels", "found 49", "tiny"):
         check_fidelities(settings_of(fidelities=((6, 16), (4, 49))), "tiny", spec)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "sides"),
+    [("tsm_18", [112, 158, 224]), ("r2plus1d_18", [56, 79, 112]), ("r3d_18", [56, 79, 112]), ("tiny", [24, 34, 48])],
+)
+def test_the_published_fidelities_are_scaled_to_the_encoder(encoder, sides):
+    kind, settings = ENCODERS[encoder], EndToEndSettings()
+    check_fidelities(settings, encoder, kind.preprocessing)
+    told = resolved(settings, kind.preprocessing)
+    assert [(each.snippets, each.pixels) for each in told.fidelities] == list(zip((100, 50, 25), sides, strict=True))
+    assert localizer_configs(settings, kind.feature_dim) == localizer_configs(told, kind.feature_dim)
+
+
+@pytest.mark.parametrize("budget", [float("inf"), float("nan"), 0.0, -1.0])
+def test_a_memory_budget_is_a_finite_number(budget):
+    with pytest.raises(ValidationError, match="memory_gib"):
+        EndToEndSettings(memory_gib=budget)
+
+
+def test_fidelities_that_are_told_stay():
+    settings = settings_of(fidelities=((6, 16), (4, 24)))
+    assert fidelities_of(settings, ENCODERS["tsm_18"].preprocessing) == settings.fidelities
+    assert resolved(settings, ENCODERS["tsm_18"].preprocessing) == settings
 
 
 def test_fidelities_from_the_finest_to_the_coarsest():
