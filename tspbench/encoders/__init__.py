@@ -31,6 +31,8 @@ ENCODERS: Final[dict[str, type[AnyEncoder]]] = {
     "tsm_50": Tsm50,
     "tiny": Tiny,
 }
+# How the commands take a file of weights.
+_OPTIONS: Final = "with --checkpoint, --init of `tspbench pretrain`, or --set released.NAME=FILE of a recipe"
 
 
 def new_encoder(name: str, seed: int) -> AnyEncoder:
@@ -75,7 +77,7 @@ def _published_weights(name: str | None) -> Weights:
             entry for entry in CATALOG if entry.startswith(f"{name}-") and CATALOG[entry].kind == "weights"
         )
         such = f", or the name of one of {released}" if released else ""
-        raise UserError(f"torchvision publishes no weights of {name}: give a file with --checkpoint{such}.")
+        raise UserError(f"torchvision publishes no weights of {name}: give a file, {_OPTIONS}{such}.")
     from torchvision.models import get_weight  # noqa: PLC0415 - only this branch needs the weight tables
 
     word, published = next(iter(kind.torchvision_weights.items()))
@@ -88,7 +90,7 @@ def _published_weights(name: str | None) -> Weights:
     except OSError as error:
         raise UserError(
             f"The {word} weights of {name} could not be fetched from {weight.url} ({error}): connect to a network, "
-            f"or download that file elsewhere and put it at {fetched}, or give it with --checkpoint."
+            f"or download that file elsewhere and put it at {fetched}, or give its path, {_OPTIONS}."
         ) from error
     return Weights(encoder=name, features=state, heads={}, card={"source": weight.url})
 

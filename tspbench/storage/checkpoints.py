@@ -81,8 +81,9 @@ def _read_pth(path: Path) -> Weights:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle fails with whatever its bytes lead to
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a readable weight file ({first}): give a state dict of tensors.") from error
+        # Torch's own words end in the advice to read the file by executing what is in it.
+        kind = type(error).__name__
+        raise UserError(f"{path} is not a readable weight file ({kind}): give a state dict of tensors.") from error
     state = content.get("model", content.get("state_dict", content)) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(

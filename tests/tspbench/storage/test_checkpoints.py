@@ -7,6 +7,7 @@ from torch import nn
 
 from tests.tspbench.helpers import one_sentence
 from tspbench.encoders import ENCODERS, load_encoder, new_encoder
+from tspbench.errors import UserError
 from tspbench.storage.checkpoints import Weights, read_weights, write_weights
 
 
@@ -116,8 +117,11 @@ def test_a_pickle_of_any_other_class_is_refused_and_executes_nothing(tmp_path, t
 
 def test_a_whole_pickled_module_is_refused(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
-    with one_sentence(tmp_path / "module.pth", "give a state dict"):
+    with one_sentence(tmp_path / "module.pth", "UnpicklingError", "give a state dict"):
         read_weights(tmp_path / "module.pth")
+    with pytest.raises(UserError) as caught:
+        read_weights(tmp_path / "module.pth")
+    assert "weights_only" not in str(caught.value), "torch's advice is to execute what is in the file"
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -205,7 +209,7 @@ def test_tensors_that_do_not_fit_are_one_sentence(tmp_path, tiny, change, expect
 
 
 def test_no_published_weights_is_one_sentence():
-    with one_sentence("r2plus1d_34", "--checkpoint"):
+    with one_sentence("r2plus1d_34", "--checkpoint", "--init", "--set released.NAME=FILE"):
         load_encoder("r2plus1d_34", None)
     with one_sentence("--encoder"):
         load_encoder(None, None)
