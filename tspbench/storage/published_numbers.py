@@ -41,6 +41,7 @@ class PublishedRow(Settings):
         part: which of the task's tables, as `tspbench.storage.runs.TaskTable.part` has it.
         localizer: name of the localizer, or of the captioner.
         features: a plain name.
+        encoder: key of `tspbench.encoders.ENCODERS` that made them; "": rows for other encoders are not told apart.
         protocol: key of `evaluation.PROTOCOLS` of the task, whose rules it was scored by.
         video_set: key of `evaluation.video_sets.VIDEO_SETS`; "": it is not stated on which videos.
         mark: of the numbers without one of their own, see `PublishedCell`.
@@ -54,6 +55,7 @@ class PublishedRow(Settings):
     part: Literal["", "ground-truth", "proposals"] = ""
     localizer: Literal["gtad", "bmn", "pgcn", "actionformer", "bmt"]
     features: str
+    encoder: str = ""
     protocol: str
     video_set: str = ""
     mark: Mark
@@ -86,6 +88,26 @@ def published(key: str) -> PublishedRow:
     """
     rows = published_rows()
     return rows[choose("row of published numbers", key, rows)]
+
+
+def published_of(keys: Mapping[str, str], encoder: str) -> dict[str, str]:
+    """Return the keys of published rows that features of an encoder may stand beside.
+
+    A row of another encoder gives way to that with the encoder's name behind its key, as "lofi-acp" does to
+    "lofi-acp-tsm34", and where there is no such row, to none.
+
+    Args:
+        keys: task → key.
+        encoder: key of `tspbench.encoders.ENCODERS`.
+    """
+    rows, found = published_rows(), {}
+    for task, key in keys.items():
+        others = f"{key}-{encoder.replace('_', '')}"
+        if published(key).encoder in ("", encoder):
+            found[task] = key
+        elif others in rows:
+            found[task] = others
+    return found
 
 
 @cache

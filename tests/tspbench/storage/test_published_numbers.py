@@ -10,7 +10,9 @@ from evaluation.protocols import PROTOCOLS, DetectionProtocol, ProposalProtocol
 from evaluation.video_sets import VIDEO_SETS
 from tests.evaluation.helpers import shared
 from tests.tspbench.helpers import one_sentence
-from tspbench.storage.published_numbers import published, published_rows, read_published
+from tspbench.encoders import ENCODERS
+from tspbench.recipe import read_recipe
+from tspbench.storage.published_numbers import published, published_of, published_rows, read_published
 
 ROWS = published_rows()
 CELLS = [(key, metric) for key, row in ROWS.items() for metric in row.metrics]
@@ -139,6 +141,34 @@ def test_a_row_of_lofi_says_what_was_read_and_claims_no_videos(key):
     values = {Decimal(cell.value) for cell in row.cells.values()}
     lines = [line for line in section("### 2.2", "## 3.").splitlines() if values <= numbers(line)]
     assert any(f"T{table}" in line.rpartition("| ")[2] for line in lines), lines
+
+
+def test_rows_of_lofi_tell_the_encoder_that_is_in_their_names():
+    names = {"TSM-R18": "tsm_18", "TSM-R34": "tsm_34", "TSM-R50": "tsm_50", "R(2+1)D-18": "r2plus1d_18"}
+    for key in [key for key in ROWS if key.startswith("lofi-")]:
+        assert ROWS[key].encoder == names[ROWS[key].features.rpartition(", ")[2]], key
+        assert ROWS[key].encoder in ENCODERS
+
+
+@pytest.mark.parametrize(
+    ("encoder", "expected"),
+    [
+        ("tsm_34", {"Kinetics (ACP)": "lofi-acp-tsm34", "LoFi, long cycle": "lofi-long-cycle-tsm34"}),
+        ("tsm_50", {"Kinetics (ACP)": "lofi-acp-tsm50", "LoFi, long cycle": "lofi-long-cycle-tsm50"}),
+        ("r2plus1d_18", {"Kinetics (ACP)": "lofi-acp-r2plus1d18", "T-LoFi": "lofi-temporal-r2plus1d18"}),
+        ("r3d_18", {}),
+    ],
+)
+def test_numbers_of_another_encoder_stand_beside_no_row(encoder, expected):
+    rows = {row.name: row.published for row in read_recipe("activitynet-lofi", []).rows}
+    assert {name: published_of(keys, "tsm_18") for name, keys in rows.items()} == rows
+    found = {name: published_of(keys, encoder) for name, keys in rows.items()}
+    assert {name: keys["tal"] for name, keys in found.items() if keys} == expected
+
+
+def test_a_published_row_that_names_no_encoder_stands_beside_any():
+    key = next(key for key, row in ROWS.items() if not row.encoder)
+    assert published_of({"tal": key}, "tiny") == {"tal": key}
 
 
 def test_the_rows_of_lofi_are_in_the_order_of_the_paper():
