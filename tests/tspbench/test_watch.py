@@ -16,6 +16,7 @@ ROOM = "here"
 @pytest.fixture(autouse=True)
 def three_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr(watch, "_what", "")  # what other tests have worked on
 
 
 def beat(process, state="works", *, idle=0.0, exchanges=5, busy=False, room="elsewhere", pid=1):
