@@ -15,8 +15,8 @@ from torch import Tensor
 from tspbench import ranks, watch
 from tspbench.clip_reading import PreparedClip
 from tspbench.clips import Clip, segment_clip_starts
-from tspbench.encoders.contract import Preprocessing
 from tspbench.errors import UserError
+from tspbench.preprocessing import Preprocessing
 from tspbench.pretraining.contract import ClipLabels
 from tspbench.pretraining.segments import LabelledSegment, Sampling, epoch_segments
 from tspbench.progress import say
@@ -54,26 +54,37 @@ class BadVideos:
         """
         if video not in self._reasons:
             say(f"A clip of {video} is {kind}: {reason}", own=True)
-            self._reasons[video] = str(reason)
-        self._clips.setdefault(video, set()).add((kind, epoch, place))
+        self.merge({video: (str(reason), [(kind, epoch, place)])})
+
+    def data(self) -> dict[str, tuple[str, list[tuple[str, int, int]]]]:
+        """Return video → its reason and its clips as (kind, epoch, place)."""
+        return {video: (reason, sorted(self._clips[video])) for video, reason in self._reasons.items()}
+
+    def merge(self, data: Mapping[str, tuple[str, Sequence[tuple[str, int, int]]]]) -> None:
+        """Count what `data` has told, of another process or of this training before it was interrupted.
+
+        Raises:
+            UserError: there are more bad videos than allowed.
+        """
+        for video, (reason, clips) in data.items():
+            self._reasons.setdefault(video, reason)
+            self._clips.setdefault(video, set()).update((kind, epoch, place) for kind, epoch, place in clips)
         if len(self._reasons) > self._limit:
             raise UserError(
                 f"{len(self._reasons)} videos cannot be read (first {', '.join([*self._reasons][:NAMED])}), more than "
-                f"bad_videos = {self._limit} allows: let `tspbench data scan` quarantine them and run the same command "
-                "again; the state of the training is kept."
+                f"bad_videos = {self._limit} allows: set bad_videos higher, and the same command goes on from here; or "
+                "let `tspbench data scan` quarantine them, and it begins anew without them."
             )
 
     def figures(self) -> dict[str, dict[str, object]]:
         """Return for the record, of all processes: video → its reason and how many clips were replaced or left out."""
+        for each in ranks.everybodys(self.data()):
+            self.merge(each)
         told: dict[str, dict[str, object]] = {}
-        wanted: dict[str, set[tuple[str, int, int]]] = {}
-        for reasons, clips in ranks.everybodys((self._reasons, self._clips)):
-            for video, reason in reasons.items():
-                told.setdefault(video, {"reason": reason})
-                wanted.setdefault(video, set()).update(clips[video])
-        for video, entry in told.items():
-            kinds = [kind for kind, _, _ in wanted[video]]
-            entry |= {"replaced_clips": kinds.count("replaced"), "left_out_clips": kinds.count("left out")}
+        for video, (reason, clips) in self.data().items():
+            kinds = [kind for kind, _, _ in clips]
+            counts = {"replaced_clips": kinds.count("replaced"), "left_out_clips": kinds.count("left out")}
+            told[video] = {"reason": reason, **counts}
         return dict(sorted(told.items()))
 
 

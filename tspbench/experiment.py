@@ -22,7 +22,7 @@ from tspbench.stages.evaluate import Task, evaluate
 from tspbench.stages.extract import Extraction, TrainedEncoder, class_scores, extract
 from tspbench.stages.lessons import prepare_lesson
 from tspbench.stages.localization import Localization
-from tspbench.stages.pretrain import ENCODER_FILE, global_features, pretrain
+from tspbench.stages.pretrain import ENCODER_FILE, OF_CLIPS, global_features, pretrain
 from tspbench.stages.pretrain_lofi import prepare_videos, pretrain_lofi
 from tspbench.stages.random_features import FEATURES_FILE, random_features
 from tspbench.stages.stage import features_hash, run_stage
@@ -150,7 +150,8 @@ class Experiment:
         }
         # What is an input counts by its content, and who prepares the batches does not count at all.
         unseen: dict[str, Any] = {"data": True, "init": True, "gvf_features": True, "fit": NOT_IN_RESULT}
-        own = stage.model_dump(mode="json", exclude=unseen if stage.method == LOFI else unseen | {"end_to_end": True})
+        unseen |= dict.fromkeys(("bad_videos", *(OF_CLIPS if stage.method == LOFI else ("end_to_end",))), True)
+        own = stage.model_dump(mode="json", exclude=unseen)
         splits, protocol = dict(dataset.card.splits), dataset.protocol
         settings = {**own, "encoder": kind, "seed": self.recipe.seed, "splits": splits, "protocol": protocol}
 

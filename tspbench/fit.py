@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class Job:
         fingerprint: of data and settings; a state with another one is not resumed.
         unit: what a sample is called.
         names: (epoch, step) → names of the samples of that step's whole batch, for messages.
+        beside: what else a state remembers; after each epoch, that of all processes is put together.
     """
 
     model: nn.Module
@@ -59,6 +60,17 @@ class Job:
     fingerprint: str
     unit: str = "samples"
     names: Callable[[int, int], Sequence[str]] | None = None
+    beside: "Remembered | None" = None
+
+
+class Remembered(Protocol):
+    """Something that a training learns about its data, such as which videos cannot be read."""
+
+    def data(self) -> Any:
+        """Return all of it as numbers, strings, lists and dicts."""
+
+    def merge(self, data: Any) -> None:
+        """Add what another process, or this training before it was interrupted, has returned by `data`."""
 
 
 def fit(job: Job, settings: FitSettings, device: str, folder: Path, advance: Advance) -> History:
@@ -135,6 +147,9 @@ class _Training:
         while not self._is_over():
             self._train_epoch()
             figures = self._validated()
+            if self._job.beside is not None and ranks.count() > 1:
+                for remembered in ranks.everybodys(self._job.beside.data()):
+                    self._job.beside.merge(remembered)
             with self._state.averaged():
                 best = self._settings.select == "best"
                 if history.add({**self._state.sums, **figures}, self._job.better if best else None) and best:
@@ -220,7 +235,9 @@ class _Training:
         if self._log is not None and self._state.is_finite():
             with ranks.alone():  # the others wait, however slow the disk is
                 self._log.write()
-                self._states.write(len(self._state.history.epochs), self._state.step, self._state.data())
+                beside = None if self._job.beside is None else self._job.beside.data()
+                state = {**self._state.data(), "beside": beside}
+                self._states.write(len(self._state.history.epochs), self._state.step, state)
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
@@ -232,7 +249,10 @@ class _Training:
             return
         with ranks.alone():
             ranks.wait_for_files({path: None})
-            self._state.take_up(read_state(path) if found is None else found[1])
+            state = read_state(path) if found is None else found[1]
+            self._state.take_up(state)
+            if self._job.beside is not None:
+                self._job.beside.merge(state["beside"])
 
 
 def _check(job: Job, settings: FitSettings, device: str) -> None:

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, Final, Generic, TypeVar
 
+from tspbench import watch
 from tspbench.errors import UserError
 from tspbench.processes import deaf_to_interrupts, end_with_parent
 
@@ -21,6 +22,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 START_SECONDS: Final = 300.0  # what a process may take to load its libraries, from a slow disk
+LOOK_SECONDS: Final = 1.0  # between two signs of life of whoever waits for an answer
 EXIT_SECONDS: Final = 10.0  # what Python may take to tidy up
 STARTS: Final = 2  # a process that ends before its first task so many times in a row will not start at all
 _SPAWN: Final = get_context("spawn")  # decoders do not survive a fork
@@ -91,16 +93,21 @@ class Pool(Generic[Task, Result]):
         if not self._workers:
             yield from (self._answer_here(task) for _, task in tasks)
             return
-        begun: deque[Future[Result | UserError]] = deque()
+        begun: deque[tuple[str, Future[Result | UserError]]] = deque()
         source = iter(tasks)
         try:
             while True:
-                begun.extend(self._submit(name, task) for name, task in islice(source, max(1, ahead) - len(begun)))
+                new = islice(source, max(1, ahead) - len(begun))
+                begun.extend((name, self._submit(name, task)) for name, task in new)
                 if not begun:
                     return
-                yield begun.popleft().result()
+                name, future = begun.popleft()
+                while not future.done():
+                    watch.working_on(f"reading {name}")  # which has a deadline: whoever waits for it does not stall
+                    wait([future], LOOK_SECONDS)
+                yield future.result()
         finally:
-            for future in begun:
+            for _, future in begun:
                 future.cancel()
 
     def as_they_come(

@@ -259,6 +259,7 @@ def _failed(skipped: Mapping[str, str], videos: Mapping[str, Path], folder: Path
     kept = f"; the features of the other {left} are kept in {folder}" if left else ""
     return UserError(
         f"{len(skipped)} of {len(videos)} videos cannot be read{kept}: mend or remove them, let `tspbench data scan "
-        f"{videos[name].parent}` quarantine them, or give extract --skip-unreadable, and run the same command again; "
+        f"{videos[name].parent}` quarantine them (or `extract --skip-unreadable` leave them out), and run the same "
+        "command again; "
         f"the first says: {first}"
     )

@@ -18,7 +18,7 @@ from tspbench.progress import say
 from tspbench.stages.segments import annotated_actions, labelled_segments
 from tspbench.storage.annotations import VideoAnnotations
 from tspbench.storage.tsp_segments import SegmentRow, read_segments
-from tspbench.storage.video import scan_video
+from tspbench.storage.video import VideoError, scan_video
 from tspbench.video_names import known_name
 
 T = TypeVar("T")
@@ -175,7 +175,9 @@ def _segments(
         if isinstance(video, VideoAnnotations):
             shortest_gap = settings.shortest_gap_clips * clip_seconds
             # What a scan has measured counts more than what is annotated: some published lengths are wrong.
-            duration = lengths.get(name) or video.duration_seconds or scan_video(files[name]).duration
+            duration = lengths.get(name) or video.duration_seconds or measured_seconds(files[name])
+            if duration is None:
+                continue
             found += _cut(video, duration, source.labels, ignored_label, clip_seconds, shortest_gap)
             annotated = annotated_actions(video, ignored_label)
             actions += len(annotated[0]) if annotated else 0
@@ -218,3 +220,12 @@ def _cut(
 def _by_annotated_name(there: Mapping[str, T], named: Iterable[str]) -> dict[str, T]:
     """Return what there is of videos by the names that the annotations give them, with the prefix ``v_`` or without."""
     return {video: there[name] for video in named if (name := known_name(video, there)) is not None}
+
+
+def measured_seconds(path: Path) -> float | None:
+    """Return how long a video is, of which nothing else says it; None, said aloud, if it cannot be read."""
+    try:
+        return scan_video(path).duration
+    except VideoError as error:
+        say(f"{path.name} is left out: {error}")
+        return None

@@ -32,6 +32,8 @@ from tspbench.training_state import History
 from tspbench.workers import Pool
 
 ENCODER_FILE: Final = "encoder.safetensors"
+OF_CLIPS: Final = ("clips_per_segment", "sampling", "gvf", "shortest_gap_clips", "heads", "loss_weights")
+"""Settings that mean nothing to a method that sees whole videos."""
 DEADLINE_SECONDS: Final = 30.0  # what reading a clip may take; the first of a video includes a look at the whole file
 
 # The published recipe for ActivityNet (TSP, train/opts.py and train/train.py), batch and rates as
@@ -144,6 +146,7 @@ def pretrain(
             fingerprint=key,
             unit="clips",
             names=training.names,
+            beside=bad,
         )
         history = fit(job, settings.fit, device, folder, advance)
     heads = {head: dict(layer.state_dict()) for head, layer in method.heads.items()}

@@ -25,10 +25,11 @@ from tspbench.pretraining.lofi import Lofi, check_fidelities, localizer_configs
 from tspbench.pretraining.memory import GIB, StepMemory, choose_fidelity
 from tspbench.progress import Advance, say
 from tspbench.snippet_batches import SnippetBatches, WholeVideo, snippet_reader
+from tspbench.stages.lessons import measured_seconds
 from tspbench.stages.pretrain import ENCODER_FILE, PretrainSettings
 from tspbench.stages.segments import annotated_actions
 from tspbench.storage.checkpoints import Weights, write_weights
-from tspbench.storage.video import scan_video
+from tspbench.storage.hashes import hash_data
 from tspbench.video_names import known_name
 from tspbench.workers import Pool
 
@@ -101,6 +102,7 @@ def pretrain_lofi(
     workers = workers_for(device, settings.fit.workers, at_least=1)
     make = partial(snippet_reader, videos.files, encoder.preprocessing)
     bad = BadVideos(settings.bad_videos)
+    fidelities = [fidelity.model_dump() for fidelity in end_to_end.fidelities]
 
     def loss(model: nn.Module, batch: Any, epoch: int, step: int) -> Mapping[str, Tensor]:
         frames, segments, samples = batch
@@ -129,13 +131,14 @@ def pretrain_lofi(
             loss=loss,
             validate=None,
             better="total_loss",
-            fingerprint=key,
+            # A memory budget chooses by the machine and the number of processes: a state of another choice is no use.
+            fingerprint=hash_data([key, fidelities]),
             unit="videos",
             names=batches.names,
+            beside=bad,
         )
         with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
             history = fit(job, settings.fit, device, folder, advance)
-    fidelities = [fidelity.model_dump() for fidelity in end_to_end.fidelities]
     card: dict[str, object] = {
         "method": settings.method,
         "localizer": end_to_end.localizer,
@@ -252,8 +255,9 @@ def prepare_videos(dataset: Dataset) -> WholeVideos:
     videos = []
     for video, known in there.items():
         annotated, segments = actions[video]
-        duration = lengths.get(known) or annotated.duration_seconds or scan_video(files[known]).duration
-        videos.append(WholeVideo(video, duration, segments))
+        duration = lengths.get(known) or annotated.duration_seconds or measured_seconds(files[known])
+        if duration is not None:
+            videos.append(WholeVideo(video, duration, segments))
     return WholeVideos({video: files[known] for video, known in there.items()}, videos)
 
 
