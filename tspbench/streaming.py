@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tspbench import watch
 from tspbench.clips import frame_grid
-from tspbench.encoders.contract import Preprocessing
 from tspbench.errors import UserError
+from tspbench.preprocessing import Preprocessing
 from tspbench.storage.video import Problem, VideoError, VideoInfo, open_video, scan_video
 
 FRAMES_PER_CHUNK: Final = 64
