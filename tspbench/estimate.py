@@ -15,7 +15,7 @@ from tspbench.fit_settings import FitSettings
 from tspbench.plan import features_folder, planned_stages
 from tspbench.pretraining import METHODS
 from tspbench.pretraining.lofi import fidelities_of
-from tspbench.probe import encoder_cost, frame_seconds, localizer_cost
+from tspbench.probe import encoder_cost, frame_seconds, localizer_cost, lofi_bytes
 from tspbench.recipe import LOFI, TRAINED_ON, PretrainStage, Recipe
 from tspbench.sources import Sources
 
@@ -174,17 +174,13 @@ def _end_to_end(name: str, stage: PretrainStage, kind: str, videos: int, device:
     again = 0.0 if settings.chunk_snippets is None else cost.forward_seconds
     decoding = snippets * spec.clip_frames * frame_seconds(kind)
     epoch = _seconds(videos, full_clips * (cost.train_seconds + again), decoding, device)
-    kept = max(
-        min(settings.chunk_snippets or math.inf, stage.fit.batch_size * turn.snippets) * (turn.pixels / spec.crop) ** 2
-        for turn in turns
-    )
     chosen = settings.memory_gib  # then fidelity and chunk are chosen when training begins
     return Cost(
         f"pretrain {name}",
         f"{videos:,} videos of {' / '.join(str(turn.snippets) for turn in turns)} snippets, {stage.fit.epochs} epochs",
         stage.fit.epochs * epoch / HOUR if chosen is None else math.nan,
         disk_bytes=cost.fixed_bytes / 4,
-        memory_bytes=cost.fixed_bytes + kept * cost.train_bytes if chosen is None else chosen * GIB,
+        memory_bytes=lofi_bytes(kind, settings, stage.fit, device) if chosen is None else chosen * GIB,
     )
 
 

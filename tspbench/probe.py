@@ -1,5 +1,6 @@
 """How fast this machine is at what takes long, measured in a few seconds: encoders, decoding, localizers."""
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,12 @@ from torch import Tensor, nn
 from baselines.contract import FeatureBatch
 from tspbench.encoders import ENCODERS, new_encoder
 from tspbench.encoders.contract import channels_last
+from tspbench.fit_settings import FitSettings
 from tspbench.pretraining import METHODS
 from tspbench.pretraining.contract import ClipLabels, HeadOptions
+from tspbench.pretraining.fidelity import EndToEndSettings, Fidelity
+from tspbench.pretraining.lofi import fidelities_of
+from tspbench.pretraining.memory import training_memory
 from tspbench.stages.train import LocalizerSettings, new_localizer
 from tspbench.storage.video import open_video, scan_video, write_video
 from tspbench.streaming import padded_grid
@@ -59,6 +64,23 @@ def encoder_cost(name: str, method: str, device: str) -> StepCost:
     zeros = torch.zeros(CLIPS, dtype=torch.int64, device=device)
     labels = ClipLabels(zeros, zeros, None)
     return _cost(model, lambda: encoder(clips), lambda: model.loss(model(clips, labels), labels)["total"], device)
+
+
+def lofi_bytes(name: str, settings: EndToEndSettings, training: FitSettings, device: str) -> int:
+    """Count what the largest step of LoFi takes in memory; no step is done for it."""
+    told = settings.localizer, json.dumps(settings.config, sort_keys=True), settings.chunk_snippets
+    turns = fidelities_of(settings, ENCODERS[name].preprocessing)
+    return max(_lofi_step_bytes(name, turn, *told, training.model_dump_json(), device) for turn in turns)
+
+
+@cache
+def _lofi_step_bytes(
+    name: str, fidelity: Fidelity, localizer: str, config: str, chunk: int | None, training: str, device: str
+) -> int:
+    settings = EndToEndSettings(localizer=localizer, config=json.loads(config))
+    fit = FitSettings.model_validate_json(training)
+    memory = training_memory(new_encoder(name, seed=0), settings, fit, device)
+    return memory.step_bytes(fidelity, chunk or memory.batch_size * fidelity.snippets)
 
 
 def localizer_cost(settings: LocalizerSettings, feature_dim: int, device: str) -> StepCost:

@@ -10,8 +10,11 @@ import pytest
 
 import tspbench.estimate
 from tests.test_cli import run
+from tspbench.encoders import new_encoder
 from tspbench.estimate import SetSize, costs, epoch_clips, set_size
-from tspbench.probe import StepCost, encoder_cost, frame_seconds, localizer_cost
+from tspbench.pretraining.fidelity import EndToEndSettings, Fidelity
+from tspbench.pretraining.memory import training_memory
+from tspbench.probe import StepCost, encoder_cost, frame_seconds, localizer_cost, lofi_bytes
 from tspbench.recipe import SHIPPED, read_recipe
 from tspbench.sources import Sources
 from tspbench.stages.published import published
@@ -28,6 +31,7 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setattr(tspbench.estimate, "encoder_cost", lambda *_: StepCost(1.0, 3.0, 2.0**21, 2.0**20, 4 * 2.0**30))
     monkeypatch.setattr(tspbench.estimate, "localizer_cost", lambda *_: StepCost(1.0, 2.0, 2.0**20, 2.0**20, 2.0**20))
     monkeypatch.setattr(tspbench.estimate, "frame_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(tspbench.estimate, "lofi_bytes", lambda *_: 3 * 2**30)
     return tmp_path / "data"
 
 
@@ -82,10 +86,24 @@ def test_a_step_of_lofi_costs_a_clip_for_each_snippet_and_one_more_forward_pass(
     per_video = (25 + 50 * (158 / 224) ** 2 + 25) / 3  # epochs take turns
     assert found["pretrain long-cycle"].hours == pytest.approx(15 * 10_024 * per_video * 4 / 3600)
     assert found["pretrain short-cycle"].hours == found["pretrain long-cycle"].hours
-    # A chunk of 32 clips of 224 pixels is kept for the gradients; without chunks all 16 x 100 snippets, a quarter each.
-    assert found["pretrain temporal"].memory_bytes == 4 * 2**30 + 32 * 2**20
-    assert found["pretrain spatial"].memory_bytes == 4 * 2**30 + 400 * 2**20
+    assert found["pretrain temporal"].memory_bytes == 3 * 2**30
     assert "10,024 videos of 100 / 50 / 25 snippets, 15 epochs" in found["pretrain long-cycle"].amount
+
+
+def test_memory_of_lofi_is_what_a_budget_counts():
+    stage = read_recipe("activitynet-lofi", []).pretrain["long-cycle"]
+    small = {"hidden_1d": 32, "hidden_2d": 8, "hidden_3d": 16}
+    turns = (Fidelity(snippets=12, pixels=24), Fidelity(snippets=6, pixels=48))
+    settings = EndToEndSettings(localizer="bmn", config=small, fidelities=turns, chunk_snippets=8)
+    memory = training_memory(new_encoder("tiny", seed=0), settings, stage.fit, "cpu")
+    assert memory.batch_size == 16
+    expected = [memory.step_bytes(turn, 8) for turn in turns]
+    assert lofi_bytes("tiny", settings, stage.fit, "cpu") == max(expected)
+    assert lofi_bytes("tiny", settings.model_copy(update={"fidelities": turns[:1]}), stage.fit, "cpu") == expected[0]
+    # Without chunks, all 16 x 12 and 16 x 6 snippets are kept.
+    whole = settings.model_copy(update={"chunk_snippets": None})
+    kept = max(memory.step_bytes(turn, 16 * turn.snippets) for turn in turns)
+    assert lofi_bytes("tiny", whole, stage.fit, "cpu") == kept > max(expected)
 
 
 def test_what_a_memory_budget_chooses_is_not_known_before():

@@ -1,6 +1,7 @@
 """What a training step of LoFi takes in memory, and the finest fidelity that fits."""
 
 import copy
+import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from baselines import LOCALIZERS
+from tspbench import ranks
 from tspbench.chunks import in_chunks
 from tspbench.encoders.contract import Preprocessing
 from tspbench.errors import UserError
+from tspbench.fit_settings import FitSettings
 from tspbench.pretraining.fidelity import SMALLEST_PIXELS, EndToEndSettings, Fidelity, finest_first
 from tspbench.pretraining.lofi import SnippetEncoder, localizer_configs
 
@@ -47,6 +50,9 @@ class StepMemory:
         state_copies: what the optimizer keeps of every weight (0: plain SGD; 1: with momentum; 2: Adam).
         frozen_statistics: whether batch normalization uses running statistics.
         dtype: of the activations: float32, or bfloat16 under autocast.
+
+    Attributes:
+        batch_size: see there.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class StepMemory:
         frozen_statistics: bool,
         dtype: torch.dtype,
     ) -> None:
-        self._encoder, self._settings, self._batch_size = encoder, settings, batch_size
+        self._encoder, self._settings, self.batch_size = encoder, settings, batch_size
         self._state_copies = state_copies
         model = SnippetEncoder(copy.deepcopy(encoder).to("meta", dtype)).train(not frozen_statistics)
         model.encoder.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
@@ -73,17 +79,17 @@ class StepMemory:
         but then there is nothing else. Nor are the encoder's and the localizer's activations there at the same time.
         """
         spec: Preprocessing = self._encoder.preprocessing
-        snippets = self._batch_size * fidelity.snippets
+        snippets = self.batch_size * fidelity.snippets
         frames: int = snippets * spec.clip_frames * fidelity.pixels**2 * 3
         of_localizer, weights = self._localizer(fidelity.snippets)
         weights += _bytes(self._encoder.state_dict().values())
         fixed = (2 + self._state_copies) * weights + 2 * frames
-        passing = max(frames, self._batch_size * of_localizer, self._encoding(fidelity, chunk_snippets))
+        passing = max(frames, self.batch_size * of_localizer, self._encoding(fidelity, chunk_snippets))
         return int(SPARE * (fixed + passing))
 
     def _encoding(self, fidelity: Fidelity, chunk_snippets: int) -> int:
         spec: Preprocessing = self._encoder.preprocessing
-        snippets = self._batch_size * fidelity.snippets
+        snippets = self.batch_size * fidelity.snippets
         if chunk_snippets < snippets:
             snippets = min(snippets, CHUNKS_MEASURED * chunk_snippets)
         side = fidelity.pixels
@@ -109,6 +115,20 @@ class StepMemory:
                 losses["total"].backward()  # type: ignore[no-untyped-call] # torch
             self._localizers[snippets] = found.peak, _bytes((*model.parameters(), *model.buffers()))
         return self._localizers[snippets]
+
+
+def training_memory(encoder: Any, settings: EndToEndSettings, training: FitSettings, device: str) -> StepMemory:
+    """Return the memory of a training's steps in one of its processes, on a device."""
+    moments = 2 if training.optimizer != "sgd" else int(training.momentum > 0)
+    bf16 = training.precision == "bf16" or (training.precision == "auto" and device != "cpu")
+    return StepMemory(
+        encoder,
+        settings,
+        math.ceil(training.batch_size / ranks.count()),
+        state_copies=moments + int(training.average is not None) + int(ranks.count() > 1),  # and DDP's buckets
+        frozen_statistics=training.batch_norm == "frozen",
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+    )
 
 
 def choose_fidelity(memory: StepMemory, encoder: Any, batch_size: int, memory_gib: float) -> Choice:
