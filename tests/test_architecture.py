@@ -21,8 +21,8 @@ FLOORS = {
     "tspbench.plots tspbench.clip_reading tspbench.snippet_batches",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
-    "tspbench.progress tspbench.device tspbench.processes tspbench.video_names tspbench.ranks tspbench.beats tspbench.watch "
-    "tspbench.chunks tspbench.workers tspbench.preprocessing",
+    "tspbench.progress tspbench.device tspbench.processes tspbench.video_names tspbench.ranks tspbench.beats "
+    "tspbench.watch tspbench.chunks tspbench.workers tspbench.preprocessing",
     0: "evaluation baselines",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}

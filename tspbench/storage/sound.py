@@ -9,10 +9,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-import h5py
-
 from tspbench.errors import UserError
-from tspbench.storage.atomic import replacing
+from tspbench.storage.atomic import replacing_h5
 from tspbench.storage.feature_folders import finite_rows, npy_files, open_npy
 from tspbench.storage.features import FeatureFiles
 from tspbench.video_names import other_name
@@ -42,7 +40,7 @@ def sound_h5(source: Path, out: Path, videos: Collection[str]) -> Path:
     """
     if source.is_dir():
         files = _of_videos(source, videos)
-        with replacing(out) as temporary, h5py.File(temporary, "w") as target:
+        with replacing_h5(out) as target:
             width = 0
             for video, path in files.items():
                 target[video] = rows = finite_rows(path, open_npy(path, "(S, D)", AGAIN), AGAIN)
