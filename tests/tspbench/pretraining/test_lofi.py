@@ -7,8 +7,10 @@ from pydantic import ValidationError
 from tests.tspbench.helpers import one_sentence
 from tests.tspbench.pretraining.settled import normalizations, settled_encoder
 from tspbench.encoders import ENCODERS, new_encoder
+from tspbench.fit_settings import FitSettings
 from tspbench.pretraining.fidelity import FULL, S_LOFI, ST_LOFI, T_LOFI, EndToEndSettings, Fidelity, finest_first
 from tspbench.pretraining.lofi import Lofi, SnippetEncoder, check_fidelities, fidelities_of, localizer_configs, resolved
+from tspbench.pretraining.memory import SPARE, training_memory
 
 SMALL = {
     "gtad": {"hidden_1d": 32, "hidden_2d": 8, "hidden_3d": 16, "inner_bins": 4, "context_bins": 2},
@@ -170,6 +172,22 @@ def test_the_published_fidelities_are_scaled_to_the_encoder(encoder, sides):
     told = resolved(settings, kind.preprocessing)
     assert [(each.snippets, each.pixels) for each in told.fidelities] == list(zip((100, 50, 25), sides, strict=True))
     assert localizer_configs(settings, kind.feature_dim) == localizer_configs(told, kind.feature_dim)
+
+
+def test_memory_of_a_training_follows_its_optimizer_average_and_precision():
+    def step_bytes(device="cpu", **how):
+        training = FitSettings(**{"epochs": 1, "batch_size": 3, "optimizer": "sgd", "learning_rates": {}, **how})
+        memory = training_memory(encoder, settings_of(), training, device)
+        assert memory.batch_size == 3
+        return memory.step_bytes(Fidelity(snippets=6, pixels=16), 18)
+
+    encoder = new_encoder("tiny", seed=0)
+    model = Lofi(encoder, settings_of())
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    plain = step_bytes(momentum=0.0)
+    for copies, how in ((1, {}), (2, {"optimizer": "adam"}), (3, {"optimizer": "adamw", "average": 0.9})):
+        assert step_bytes(**how) - plain == pytest.approx(SPARE * copies * weights, rel=0.01), how
+    assert step_bytes("cuda") == step_bytes(precision="bf16") < step_bytes("cuda", precision="fp32") == step_bytes()
 
 
 @pytest.mark.parametrize("budget", [float("inf"), float("nan"), 0.0, -1.0])
