@@ -1,6 +1,5 @@
-"""Reads clips of many videos: what fits stays decoded, and files stay open while they are used."""
+"""Reads clips of many videos, of which as many stay decoded as fit into memory."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from multiprocessing import parent_process
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from tspbench.clips import Clip, clip_frames_at
 from tspbench.errors import UserError
 from tspbench.preprocessing import Preprocessing
+from tspbench.storage.clip_frames import open_for_clips
 from tspbench.storage.video import (
     FrameReader,
     Frames,
@@ -27,8 +27,6 @@ from tspbench.streaming import padded_grid
 
 CACHE_BYTES: Final = 1 << 30  # for decoded videos, over all workers of a process
 WHOLE_BYTES: Final = 1 << 29  # a video that takes more is not decoded as a whole, which has to be done in time
-# What decord holds of an open file grows with use up to about so many frames (measured with tests/benchmarks).
-OPEN_FRAMES: Final = 100
 FRAMES_PER_READ: Final = 32  # decord takes twice the time for a whole video at once
 
 PreparedClip = NDArray[np.float32]  # (3, F, crop, crop)
@@ -39,21 +37,21 @@ class ClipReader:
 
     Videos are decoded as a whole as long as there is room for them, in the order in which they are asked for: clips
     come in random order, so that to make room for one by dropping another would be of no use. Of the others clips are
-    read one by one, from files that stay open while they are among the last used.
+    read one by one. Only the file that was read last stays open, as clips in order ask for it: others take memory, and
+    decord decodes a hundred frames further in each.
 
     Args:
         videos: name → file.
         spec: what a clip is, and how it is prepared.
-        cache_bytes: for decoded videos; open files may take a quarter as much, or as one takes.
+        cache_bytes: for decoded videos.
     """
 
     def __init__(self, videos: Mapping[str, Path], spec: Preprocessing, cache_bytes: int = CACHE_BYTES) -> None:
         self._videos, self._spec = videos, spec
         self._left_bytes = cache_bytes
-        self._open_bytes = cache_bytes // 4
         self._scanned: dict[str, VideoInfo | VideoError] = {}
         self._whole: dict[str, Frames] = {}
-        self._open: OrderedDict[str, FrameReader] = OrderedDict()
+        self._open: tuple[str, FrameReader] | None = None
 
     def clip(self, clip: Clip) -> PreparedClip:
         """Return a clip as an encoder takes it.
@@ -77,7 +75,7 @@ class ClipReader:
         except UserError:
             raise
         except Exception as error:  # decoders raise what they like; it is about this file
-            self._open.pop(video, None)
+            self._open = None
             what = f"{type(error).__name__}: {error}".replace("\n", " ")
             raise VideoError(
                 f"{self._videos[video]} crashed what decodes it ({what}): download it again.", Problem.CRASHED
@@ -107,14 +105,10 @@ class ClipReader:
         return found
 
     def _reader(self, video: str, info: VideoInfo) -> FrameReader:
-        reader = self._open.pop(video, None) or open_video(info)
-        self._open[video] = reader
-        while len(self._open) > 1 and sum(map(self._taken_bytes, self._open)) > self._open_bytes:
-            self._open.popitem(last=False)
-        return reader
-
-    def _taken_bytes(self, video: str) -> int:
-        return OPEN_FRAMES * self._info(video).frame_bytes
+        if self._open is None or self._open[0] != video:
+            self._open = None  # closed before the next one is opened
+            self._open = (video, open_for_clips(info))
+        return self._open[1]
 
 
 def clip_reader(videos: Mapping[str, Path], spec: Preprocessing, cache_bytes: int) -> Callable[[Clip], PreparedClip]:

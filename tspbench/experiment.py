@@ -30,6 +30,7 @@ from tspbench.storage.catalog import find
 from tspbench.storage.class_scores import write_class_scores
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_data, hash_file, hash_videos
+from tspbench.storage.published_numbers import published_of
 from tspbench.storage.recipes import write_toml
 from tspbench.storage.records import claim
 
@@ -86,7 +87,9 @@ class Experiment:
             sound = None if self.recipe.sound is None else find(self.recipe.sound)
             tasks.append(Captioning(target, self.recipe.tasks.captioning, sound, seed, self.device, self.out))
         rows = {row.name: list(self.features(row.features)) for row in self.recipe.rows}
-        published = {row.name: row.published for row in self.recipe.rows}
+        published = {
+            row.name: published_of(row.published, self.sources.encoder(row.features)) for row in self.recipe.rows
+        }
         notes = [*self.recipe.notes, *self._told_sources(), *self._told_videos(rows)]
         evaluate(tasks, rows, self.recipe.title, notes, published)
         return write_table(self.out)

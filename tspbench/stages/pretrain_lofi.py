@@ -1,6 +1,5 @@
 """Videos → encoder checkpoint by LoFi: the encoder learns through a localizer."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +20,8 @@ from tspbench.errors import UserError
 from tspbench.fit import Job, fit, seed_random_layers
 from tspbench.fit_settings import FitSettings
 from tspbench.pretraining.fidelity import EndToEndSettings, Fidelity
-from tspbench.pretraining.lofi import Lofi, check_fidelities, localizer_configs
-from tspbench.pretraining.memory import GIB, StepMemory, choose_fidelity
+from tspbench.pretraining.lofi import Lofi, check_fidelities, localizer_configs, resolved
+from tspbench.pretraining.memory import GIB, choose_fidelity, training_memory
 from tspbench.progress import Advance, say
 from tspbench.snippet_batches import SnippetBatches, WholeVideo, snippet_reader
 from tspbench.stages.lessons import measured_seconds
@@ -97,7 +96,7 @@ def pretrain_lofi(
         UserError: settings that do not fit LoFi, see `check_lofi`, or a memory budget in which nothing fits.
     """
     check_lofi(settings, name, encoder)
-    end_to_end = within_memory(settings, encoder, device)
+    end_to_end = resolved(within_memory(settings, encoder, device), encoder.preprocessing)
     method = _build(encoder, end_to_end, seed)
     workers = workers_for(device, settings.fit.workers, at_least=1)
     make = partial(snippet_reader, videos.files, encoder.preprocessing)
@@ -195,21 +194,11 @@ def within_memory(settings: PretrainSettings, encoder: AnyEncoder, device: str) 
     end_to_end, training = settings.end_to_end, settings.fit
     if end_to_end.memory_gib is None:
         return end_to_end
-    videos = math.ceil(training.batch_size / ranks.count())
-    moments = 2 if training.optimizer != "sgd" else int(training.momentum > 0)
-    bf16 = training.precision == "bf16" or (training.precision == "auto" and device != "cpu")
-    memory = StepMemory(
-        encoder,
-        end_to_end,
-        videos,
-        state_copies=moments + int(training.average is not None) + int(ranks.count() > 1),  # and DDP's buckets
-        frozen_statistics=training.batch_norm == "frozen",
-        dtype=torch.bfloat16 if bf16 else torch.float32,
-    )
-    choice = choose_fidelity(memory, encoder, videos, end_to_end.memory_gib)
+    memory = training_memory(encoder, end_to_end, training, device)
+    choice = choose_fidelity(memory, encoder, memory.batch_size, end_to_end.memory_gib)
     say(
         f"Within {end_to_end.memory_gib:g} GiB: {told(choice.fidelity)}, {choice.chunk_snippets} of them through the "
-        f"encoder at a time; a step of {videos} video(s) takes about {choice.step_bytes / GIB:.2f} GiB."
+        f"encoder at a time; a step of {memory.batch_size} video(s) takes about {choice.step_bytes / GIB:.2f} GiB."
     )
     chosen = {"fidelities": (choice.fidelity,), "chunk_snippets": choice.chunk_snippets, "memory_gib": None}
     return end_to_end.model_copy(update=chosen)

@@ -96,6 +96,12 @@ def test_an_encoder_is_trained_and_says_how(dataset, tmp_path):
         assert torch.equal(value, trained[name]) == statistics, name
 
 
+def test_fidelities_that_are_not_given_are_the_published_ones_in_proportion(dataset, tmp_path):
+    figures = run(tmp_path, prepare_videos(dataset), changed(fidelities=(), fit={"epochs": 1}))
+    told = [(each["snippets"], each["pixels"]) for each in figures["fidelities"]]
+    assert told == [(100, 24), (50, 34), (25, 48)]  # of 48 pixels a half, 1 / sqrt(2), all
+
+
 def test_a_rate_of_0_keeps_the_stem(dataset, tmp_path):
     rates = {"stem": 0.0, "backbone": 0.01, "heads": 0.01}
     run(tmp_path, prepare_videos(dataset), changed(fit={"learning_rates": rates}))
