@@ -8,11 +8,11 @@ from typing import Final
 import orjson
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from tspbench.errors import UserError
-from tspbench.storage.atomic import replacing
+from tspbench.storage.atomic import write_bytes
 
 _FEATURES: Final = "features."
 _HEADS: Final = "heads."
@@ -41,8 +41,8 @@ def write_weights(path: Path, weights: Weights) -> None:
     for head, parts in weights.heads.items():
         tensors |= {f"{_HEADS}{head}.{key}": value for key, value in parts.items()}
     header = {"card": orjson.dumps({**weights.card, "encoder": weights.encoder}, option=orjson.OPT_SORT_KEYS).decode()}
-    with replacing(path) as temporary:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, header)
+    content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, header)
+    write_bytes(path, content)  # not by safetensors itself, which would leave a file of its own behind when killed
 
 
 def read_weights(path: Path) -> Weights:
