@@ -277,6 +277,9 @@ def _check(job: Job, settings: FitSettings, device: str) -> None:
 
 
 def _accelerator(settings: FitSettings, device: str) -> Accelerator:
+    if ranks.several() and not torch.distributed.is_initialized():
+        # accelerate would wait for the others here, who may wait for this process alone.
+        raise RuntimeError("the processes have not met: ranks.join comes before any training")
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device != "cpu")
     AcceleratorState._reset_state(reset_partial_state=True)  # or stages of one recipe must agree on the precision
     return Accelerator(

@@ -7,6 +7,7 @@ from torch import nn
 
 from tests.tspbench.fit_jobs import SETTINGS, STEPS, job, newest_state, run, same, scores
 from tests.tspbench.helpers import one_sentence, silent
+from tspbench import ranks
 from tspbench.fit import Job, fit
 from tspbench.fit_settings import FitSettings
 
@@ -295,3 +296,9 @@ def test_stages_of_one_process_may_compute_in_different_precisions(tmp_path):
         run(what, SETTINGS.model_copy(update={"precision": precision, "epochs": 1}), tmp_path / str(k))
     bf16, fp32 = [torch.bfloat16] * STEPS, [torch.float32] * STEPS
     assert kinds == bf16 + fp32 + bf16 + fp32
+
+
+def test_several_processes_have_to_meet_before_one_trains_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with ranks.alone(), pytest.raises(RuntimeError, match="have not met"):
+        fit(job(), SETTINGS, "cpu", tmp_path, silent)
