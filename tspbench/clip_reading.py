@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from tspbench.clips import Clip, clip_frames_at
 from tspbench.errors import UserError
 from tspbench.preprocessing import Preprocessing
-from tspbench.storage.clip_frames import open_for_clips
+from tspbench.storage.clip_frames import open_for_clips, read_whole
 from tspbench.storage.video import (
     FrameReader,
     Frames,
     Problem,
     VideoError,
     VideoInfo,
-    open_video,
     scan_video,
     silence_decoders,
 )
@@ -27,7 +26,6 @@ from tspbench.streaming import padded_grid
 
 CACHE_BYTES: Final = 1 << 30  # for decoded videos, over all workers of a process
 WHOLE_BYTES: Final = 1 << 29  # a video that takes more is not decoded as a whole, which has to be done in time
-FRAMES_PER_READ: Final = 32  # decord takes twice the time for a whole video at once
 
 PreparedClip = NDArray[np.float32]  # (3, F, crop, crop)
 
@@ -87,7 +85,7 @@ class ClipReader:
         places = clip_frames_at(start, self._spec.clip_frames, self._spec.frame_rate, len(grid))
         needed = len(grid) * info.frame_bytes
         if video not in self._whole and needed <= min(self._left_bytes, WHOLE_BYTES):
-            self._whole[video] = _all_frames(open_video(info), grid)
+            self._whole[video] = read_whole(info, grid)
             self._left_bytes -= needed
         if video in self._whole:
             return self._whole[video][places]
@@ -117,11 +115,3 @@ def clip_reader(videos: Mapping[str, Path], spec: Preprocessing, cache_bytes: in
     if parent_process() is not None:
         torch.set_num_threads(1)  # the cores belong to the other workers
     return ClipReader(videos, spec, cache_bytes).clip
-
-
-def _all_frames(reader: FrameReader, grid: NDArray[np.int64]) -> Frames:
-    first = reader.read(grid[:1])
-    frames = np.empty((len(grid), *first.shape[1:]), dtype=np.uint8)
-    for start in range(0, len(grid), FRAMES_PER_READ):
-        frames[start : start + FRAMES_PER_READ] = reader.read(grid[start : start + FRAMES_PER_READ])
-    return frames

@@ -14,7 +14,6 @@ from tspbench.streaming import padded_grid
 
 SPEC = Preprocessing(4, 12.0, (56, 56), 56, (0.0,) * 3, (1.0,) * 3)
 FRAME_BYTES = 56 * 56 * 3
-OPEN = module.OPEN_FRAMES * FRAME_BYTES  # what an open file is taken to need
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +24,13 @@ def videos(tmp_path_factory):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Note which files are opened, and how many frames are read at a time."""
+    """Note which files are opened."""
     seen = []
-    real = module.open_video
-    monkeypatch.setattr(module, "open_video", lambda info: seen.append(info.path.stem) or real(info))
+    for name in ("read_whole", "open_for_clips"):
+        real = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda info, *more, real=real: seen.append(info.path.stem) or real(info, *more)
+        )
     return seen
 
 
@@ -60,7 +62,7 @@ def test_videos_stay_decoded_as_far_as_they_fit(videos, opened):
         reader.read(name, 1.0)
     assert opened == ["a", "a", "a"]
     del opened[:]
-    for name in "bcbc":  # there is no room for them any more, nor for two open files
+    for name in "bcbc":  # there is no room for them any more
         reader.read(name, 1.0)
     assert opened == list("bcbc")
     del opened[:]
@@ -78,22 +80,11 @@ def test_no_video_is_decoded_as_a_whole_that_takes_too_long(videos, opened, monk
     assert opened == ["a"]  # it stays open
 
 
-@pytest.mark.parametrize(("room", "expected"), [(0, "abcabc"), (2, "abcabc"), (3, "abc")])
-def test_files_stay_open_while_they_are_among_the_last_used(videos, opened, monkeypatch, room, expected):
-    monkeypatch.setattr(module, "WHOLE_BYTES", 0)  # none is decoded as a whole
-    reader = ClipReader(videos, SPEC, 4 * room * OPEN)
-    for name in "abcabc":
+def test_the_last_file_stays_open(videos, opened):
+    reader = ClipReader(videos, SPEC, 0)
+    for name in "aabbba":
         reader.read(name, 1.0)
-    assert "".join(opened) == expected
-    assert len(reader._open) == max(1, room)
-
-
-def test_the_last_used_stay(videos, opened, monkeypatch):
-    monkeypatch.setattr(module, "WHOLE_BYTES", 0)
-    reader = ClipReader(videos, SPEC, 4 * 2 * OPEN)
-    for name in "abacab":
-        reader.read(name, 1.0)
-    assert "".join(opened) == "abcb"
+    assert "".join(opened) == "aba"
 
 
 def test_a_video_is_scanned_once_also_if_it_is_bad(videos, tmp_path, monkeypatch):
@@ -113,11 +104,10 @@ def test_a_video_is_scanned_once_also_if_it_is_bad(videos, tmp_path, monkeypatch
 def test_what_a_decoder_raises_is_about_the_file(videos, monkeypatch):
     reader = ClipReader(videos, SPEC)
 
-    class Broken:
-        def read(self, indices):
-            raise decord.DECORDError("line one\nline two")
+    def broken(info, indices):
+        raise decord.DECORDError("line one\nline two")
 
-    monkeypatch.setattr(module, "open_video", lambda info: Broken())
+    monkeypatch.setattr(module, "read_whole", broken)
     with one_sentence(videos["a"], "crashed what decodes it (DECORDError: ", "line one"):
         reader.read("a", 1.0)
     monkeypatch.undo()
@@ -132,19 +122,19 @@ def test_a_published_video_that_breaks_off_says_so():
 
 def test_no_frame_past_the_last_is_asked_for(tmp_path, monkeypatch):
     """A video of uneven rhythm, shorter than a clip: the last frame is repeated."""
-    asked = []
     path = timed_video(tmp_path / "v.mp4", [0, 40, 80, 120, 130])
-    real = module.open_video
+    asked = []
 
     class Noting:
         def __init__(self, info):
-            self._reader = real(info)
+            self._reader = open_video(info)
 
         def read(self, indices):
             asked.extend(indices.tolist())
             return self._reader.read(indices)
 
-    monkeypatch.setattr(module, "open_video", Noting)
+    monkeypatch.setattr(module, "open_for_clips", Noting)
+    monkeypatch.setattr(module, "read_whole", lambda info, indices: Noting(info).read(indices))
     for bound in (0, 1 << 20):
         frames = ClipReader({"v": path}, SPEC, bound).read("v", 9.0)
         assert numbers(frames)[-1] == 4
