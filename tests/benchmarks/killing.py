@@ -177,9 +177,9 @@ FULL = [
     Point("features/trimmed", "full", 0),
     Point("features/trimmed", "full", 1, 0),
     Point("features/trimmed", "full", 1),
-    Point("pretrain/tsp", "full", 5),
-    Point("features/tsp", "full", 2, 0),
+    Point("pretrain/tsp", "full", 3),
     Point("class_scores", "full", 0, 0),
+    Point("features/tsp", "full", 2, 0),
     Point("tal/tac/train", "full", 0),
     Point("tal/tac/train", "full", 9, 0),
     Point("tal/tac/predict", "full", 0, 0.1),
@@ -518,7 +518,7 @@ def kills(folder: Path, recipe: Path, reference: Path, options: argparse.Namespa
         again = start(out, recipe, *NO_WORKERS)
         if code := ended(again):
             wrong.append(f"ended with {code}: {again.log.read_text()[-500:]!r}")
-        wrong += unequal(out, reference)
+        wrong += unequal(out, reference) + [f"{path.name} is left over" for path in hidden(out)]
         wrong += [f"the processes {left} were left"] if left else []
         good = good and not wrong
         aimed = f"{point.place}, {point.way}" + ("" if point.way == "time" else f" {point.write}")
@@ -565,7 +565,7 @@ def full_disks(folder: Path, recipe: Path, reference: Path) -> bool:
             wrong = refused(run, os.strerror(errno.ENOSPC))
             wrong += unreadable(out, reference)
             said = [line for line in log.read_text().splitlines() if line.startswith("Error: ")]
-            (disk / "ballast").unlink()
+            (disk / "ballast").unlink(missing_ok=True)
             parts = hidden(out)
             shutil.copytree(out, kept)
             if ended(again := start(out, recipe, *NO_WORKERS, log=log)):
