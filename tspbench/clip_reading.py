@@ -1,7 +1,6 @@
 """Reads clips of many videos, of which as many stay decoded as fit into memory."""
 
 from collections.abc import Callable, Mapping
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +22,7 @@ from tspbench.storage.video import (
     silence_decoders,
 )
 from tspbench.streaming import padded_grid
+from tspbench.workers import is_worker
 
 CACHE_BYTES: Final = 1 << 30  # for decoded videos, over all workers of a process
 WHOLE_BYTES: Final = 1 << 29  # a video that takes more is not decoded as a whole, which has to be done in time
@@ -112,6 +112,6 @@ class ClipReader:
 def clip_reader(videos: Mapping[str, Path], spec: Preprocessing, cache_bytes: int) -> Callable[[Clip], PreparedClip]:
     """Return what reads clips, in a worker or in this process."""
     silence_decoders()
-    if parent_process() is not None:
+    if is_worker():
         torch.set_num_threads(1)  # the cores belong to the other workers
     return ClipReader(videos, spec, cache_bytes).clip

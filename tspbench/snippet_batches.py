@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from tspbench.pretraining.fidelity import EndToEndSettings, Fidelity
 from tspbench.storage.video import Frames, Problem, VideoError, VideoInfo, open_video, scan_video, silence_decoders
 from tspbench.streaming import CHUNK_BYTES, FRAMES_PER_CHUNK, padded_grid
 from tspbench.timeline import Timeline
-from tspbench.workers import Pool
+from tspbench.workers import Pool, is_worker
 
 Batch = tuple[Tensor, list[Tensor], int]  # snippets, segments of each video, videos in the whole batch
 
@@ -123,7 +122,7 @@ def snippet_reader(
 ) -> Callable[[SnippetTask], Frames]:
     """Return what reads snippets, in a worker or in this process."""
     silence_decoders()
-    if parent_process() is not None:
+    if is_worker():
         torch.set_num_threads(1)  # the cores belong to the other workers
     return SnippetReader(videos, spec, cache_bytes)
 

@@ -26,6 +26,7 @@ LOOK_SECONDS: Final = 1.0  # between two signs of life of whoever waits for an a
 EXIT_SECONDS: Final = 10.0  # what Python may take to tidy up
 STARTS: Final = 2  # a process that ends before its first task so many times in a row will not start at all
 _SPAWN: Final = get_context("spawn")  # decoders do not survive a fork
+_serves = False
 # Children are started and asked for their end by several threads, which the standard library does not expect.
 _CHILDREN: Final = threading.Lock()
 
@@ -272,8 +273,15 @@ class _Child:
         return answer, None
 
 
+def is_worker() -> bool:
+    """Whether this process answers the tasks of another one, and shares the cores with others that do."""
+    return _serves
+
+
 def _serve(connection: Connection, deadline_seconds: float) -> None:
     """Answer tasks in a process of its own, until there is nobody left who asks."""
+    global _serves  # noqa: PLW0603 - what a process is for is a fact about the process
+    _serves = True
     end_with_parent()
     read = _receive(connection)()
     with suppress(EOFError, OSError):
