@@ -41,8 +41,8 @@ class FitSettings(Settings):
             so much of it; none: all of them.
         batch_norm: the statistics by which a batch is normalized: of what passes through "each-device" at a time,
             "synchronized" over all devices (GPUs), or "frozen": the running ones of the initial weights, which stay.
-        workers: processes that prepare batches; none: up to 8 for a GPU, and for the CPU one where videos are read, else
-            this one. 0: this one, which nobody ends when a decoder hangs.
+        workers: processes that prepare batches; none: up to 8 for a GPU, for the CPU one where videos are read and else
+            this one; 0: this one, which nobody ends when a decoder hangs.
         checkpoint_minutes: between two states within an epoch; there is one behind each epoch in any case.
         keep_checkpoints: so many states are kept, the newest.
         tensorboard: whether the log is written for TensorBoard, too (needs the extra ``tspbench[tensorboard]``).
