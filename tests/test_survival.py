@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.benchmarks.killing import Point, ended, hidden, kill, orphans, refused, start, steps, unequal, unreadable
+from tests.left_behind import hidden, unequal, unreadable
+from tests.stopping import Point, ended, kill, orphans, refused, start, steps
 from tests.tspbench.helpers import names, one_sentence
 from tspbench.storage.atomic import replacing, write_text
 from tspbench.storage.features import RowMeaning, VideoFeatures, assemble, write_part
