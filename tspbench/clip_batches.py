@@ -23,7 +23,7 @@ from tspbench.progress import say
 from tspbench.workers import Pool
 
 # Clips that are read before they are needed: those of so many batches, unless they take more memory than that.
-BATCHES_AHEAD: Final = 2
+BATCHES_AHEAD: Final = 4
 BYTES_AHEAD: Final = 1 << 29
 NAMED: Final = 3  # bad videos that an error names
 

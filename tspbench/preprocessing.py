@@ -47,32 +47,32 @@ class Preprocessing:
             top = int(torch.randint(height - self.crop + 1, (), generator=generator))
             left = int(torch.randint(width - self.crop + 1, (), generator=generator))
             flip = bool(torch.rand((), generator=generator) < 0.5)
-        x = self._resized(frames, top, left) / 255
-        if flip:
-            x = x.flip(2)
-        mean, std = (torch.tensor(values, device=x.device) for values in (self.mean, self.std))
-        return ((x - mean) / std).permute(3, 0, 1, 2).contiguous()
+        # Three colours are too short a dimension to compute along: rows of pixels are taken as rows of colours.
+        mean, std = (torch.tensor(values, device=frames.device).repeat(self.crop) for values in (self.mean, self.std))
+        x = ((self._resized(frames, top, left) / 255 - mean) / std).unflatten(2, (self.crop, 3))
+        return (x.flip(2) if flip else x).permute(3, 0, 1, 2).contiguous()
 
     def _resized(self, frames: Tensor, top: int, left: int) -> Tensor:
-        """Return the cut (n, crop, crop, 3) out of the resized frames, as float32.
+        """Return the cut (n, crop, crop * 3) out of the resized frames, as float32.
 
         Only pixels that the cut needs are read. The result is that of ``torch.nn.functional.interpolate`` (bilinear,
-        ``align_corners=False``) on whole frames, to the rounding, in a fifth of its time.
+        ``align_corners=False``) on whole frames, to the rounding.
         """
         count, height, width, _ = frames.shape
         if (height, width) == self.resize:
-            return frames[:, top : top + self.crop, left : left + self.crop].float()
+            return frames[:, top : top + self.crop, left : left + self.crop].flatten(2).float()
         pixels = frames.reshape(count, height * width, 3)
         above, below, down = _neighbours(height, self.resize[0], top, self.crop, frames.device)
         before, behind, right = _neighbours(width, self.resize[1], left, self.crop, frames.device)
 
         def corner(rows: Tensor, columns: Tensor) -> Tensor:
             places = (rows[:, None] * width + columns).flatten()
-            return pixels.index_select(1, places).view(count, self.crop, self.crop, 3).float()
+            return pixels.index_select(1, places).view(count, self.crop, self.crop * 3).float()
 
-        upper = torch.lerp(corner(above, before), corner(above, behind), right[:, None])
-        lower = torch.lerp(corner(below, before), corner(below, behind), right[:, None])
-        return torch.lerp(upper, lower, down[:, None, None])
+        right = right.repeat_interleave(3)
+        upper = torch.lerp(corner(above, before), corner(above, behind), right)
+        lower = torch.lerp(corner(below, before), corner(below, behind), right)
+        return torch.lerp(upper, lower, down[:, None])
 
 
 def _neighbours(old: int, new: int, first: int, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
