@@ -49,7 +49,7 @@ class Preprocessing:
             flip = bool(torch.rand((), generator=generator) < 0.5)
         # Three colours are too short a dimension to compute along: rows of pixels are taken as rows of colours.
         mean, std = (torch.tensor(values, device=frames.device).repeat(self.crop) for values in (self.mean, self.std))
-        x = ((self._resized(frames, top, left) / 255 - mean) / std).unflatten(2, (self.crop, 3))
+        x = ((self._resized(frames, top, left) / 255 - mean) / std).view(len(frames), self.crop, self.crop, 3)
         return (x.flip(2) if flip else x).permute(3, 0, 1, 2).contiguous()
 
     def _resized(self, frames: Tensor, top: int, left: int) -> Tensor:

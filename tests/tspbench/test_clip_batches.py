@@ -211,7 +211,7 @@ def test_global_features_come_with_the_clips_of_their_video(pool):
 
 def test_so_many_clips_are_read_ahead_as_memory_allows():
     large = Preprocessing(16, 15.0, (128, 171), 112, (0.0,) * 3, (1.0,) * 3)  # 2.4 MB a clip
-    assert clips_ahead(large, 64, 8) == 128
+    assert clips_ahead(large, 32, 8) == 128
     assert clips_ahead(large, 512, 8) == 222  # 512 MiB
     assert clips_ahead(large, 1, 8) == 16
 
