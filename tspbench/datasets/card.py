@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
 from pydantic import Field
 
-from tspbench.config import Settings, choose
+from tspbench.config import Settings, choose, validated
 from tspbench.errors import UserError
 from tspbench.storage.annotations import Annotations, VideoAnnotations
 from tspbench.storage.captions import read_caption_file
 from tspbench.storage.formats import read_ground_truth
 from tspbench.storage.hashes import hash_data, hash_file
 from tspbench.storage.manifest import MANIFEST, Manifest, read_manifest
+from tspbench.storage.runs import portable
 from tspbench.storage.segment_table import VIDEO_SUFFIXES
 from tspbench.video_names import known_name
 
@@ -58,6 +59,21 @@ class Dataset:
     folder: Path
     card: DatasetCard
     trial: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, folder: Path, described: Mapping[str, Any]) -> Self:
+        """Return the data set of the run in ``folder``, as its manifest describes it, see `for_run`.
+
+        Raises:
+            UserError: the run was not made by this version of tspbench.
+        """
+        card = validated(DatasetCard, described.get("card", {}), f"the data set of {folder}")
+        return cls(folder / str(described.get("folder", ".")), card, dict(described.get("trial", {})))
+
+    def for_run(self, folder: Path) -> dict[str, Any]:
+        """Return what the manifest of the run in ``folder`` says of this data set."""
+        card = self.card.model_dump(mode="json", exclude_none=True)
+        return {"folder": portable(folder, self.folder), "card": card, "trial": dict(self.trial)}
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ from tspbench.stages.rows import STATISTICS_FILE
 from tspbench.stages.stage import run_stage
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_file
-from tspbench.storage.runs import COMPARISON, TRIAL, Row, Run, TaskTable, earlier_tables, slug, write_run
+from tspbench.storage.runs import COMPARISON, TRIAL, Row, Run, TaskTable, earlier_tables, portable, slug, write_run
 from tspbench.storage.statistics import read_statistics
 
 Task = Localization | Captioning
@@ -84,11 +84,13 @@ def evaluate(
             random = random_features(next(iter(rows.values())), first.out / "features" / "random", first.seed)
             files = {REFERENCES[RANDOM_FEATURES]: FeatureFiles([random]), **files}
         tables = [
-            [_told(table, task, published or {}) for table in each.tables(files)]
+            [_told(table, task, published or {}, files) for table in each.tables(files)]
             for task, each in zip(tasks, prepared, strict=True)
         ]
         told = [table for some in tables for table in some]
-        ranks.by_first(lambda: write_run(first.out, Run(title, [*_other_tables(first.out, told), *told], list(notes))))
+        every = [*_other_tables(first.out, told), *told]
+        described = first.dataset.for_run(first.out)
+        ranks.by_first(lambda: write_run(first.out, Run(title, every, list(notes), described)))
         for each, some in zip(prepared, tables, strict=True):
             for table in some:
                 for row in table.rows:
@@ -96,9 +98,18 @@ def evaluate(
                 _compare(table, first.out)
 
 
-def _told(table: TaskTable, task: Task, published: Mapping[str, Mapping[str, str]]) -> TaskTable:
-    """Return a table that names the published numbers of its rows, and says so if it is a trial."""
-    rows = [replace(row, published=published.get(row.name, {}).get(table.task, "")) for row in table.rows]
+def _told(
+    table: TaskTable, task: Task, published: Mapping[str, Mapping[str, str]], files: Mapping[str, FeatureFiles]
+) -> TaskTable:
+    """Return a table that names the feature files and published numbers of its rows, and says so if it is a trial."""
+    rows = [
+        replace(
+            row,
+            published=published.get(row.name, {}).get(table.task, ""),
+            files=tuple(portable(task.out, path) for path in files[row.name].paths) if row.name in files else (),
+        )
+        for row in table.rows
+    ]
     trial = _trial(task.dataset)
     return replace(table, rows=rows, facts={**table.facts, **({TRIAL: f"a trial: {trial}"} if trial else {})})
 

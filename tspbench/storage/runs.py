@@ -1,10 +1,10 @@
-"""A run's manifest: its table's rows, and where their records lie."""
+"""A run's manifest: its table's rows, where their records lie, and what they were made from."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -12,7 +12,7 @@ from tspbench.errors import UserError
 from tspbench.storage.atomic import write_json
 
 MANIFEST: Final = "run.json"
-FORMAT: Final = "tspbench run 3"
+FORMAT: Final = "tspbench run 4"
 COMPARISON: Final = "comparison"
 SETTINGS: Final = "settings"  # the fact of a table that says whether its localizer is set up and trained as published
 AS_PUBLISHED: Final = "as published"
@@ -31,6 +31,7 @@ class Row:
         reference: key of `tspbench.reference_rows.REFERENCES`; "": a network is trained for it.
         features: hash of its feature files.
         published: key of a row of published.toml, whose numbers stand beside its own; "": none.
+        files: its feature files, as `portable` writes paths.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Row:
     reference: str = ""
     features: str = ""
     published: str = ""
+    files: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,24 @@ class Run:
         title: its heading.
         tables: one a task, in the order of the columns.
         notes: sentences below the table.
+        dataset: what `tspbench.datasets.Dataset.of_run` opens again: the data set that is scored on.
     """
 
     title: str
     tables: Sequence[TaskTable]
     notes: Sequence[str]
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+
+
+def portable(folder: Path, path: Path) -> str:
+    """Return a path as a run's manifest holds it: below the run's ``folder`` relative to that, which may be moved."""
+    path, folder = path.absolute(), folder.absolute()
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
+def feature_files(folder: Path, row: Row) -> list[Path]:
+    """Return the feature files of a row of the run in ``folder``."""
+    return [folder / path for path in row.files]
 
 
 def slug(name: str) -> str:
@@ -104,11 +119,15 @@ def read_run(folder: Path) -> Run:
         content = orjson.loads(path.read_bytes())
         if content["format"] != FORMAT:
             raise UserError(f"{path} is of another version of tspbench: run the experiment again.")
-        tables = [TaskTable(**{**table, "rows": [Row(**row) for row in table["rows"]]}) for table in content["tables"]]
-        return Run(content["title"], tables, content["notes"])
+        tables = [TaskTable(**{**table, "rows": [_row(row) for row in table["rows"]]}) for table in content["tables"]]
+        return Run(content["title"], tables, content["notes"], content["dataset"])
     except OSError as error:
         raise UserError(
             f"{folder} is not a run (it has no {MANIFEST}): give the --out of run, demo or evaluate."
         ) from error
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a run's manifest ({error}): run the experiment again.") from error
+
+
+def _row(content: Mapping[str, Any]) -> Row:
+    return Row(**{**content, "files": tuple(content["files"])})
