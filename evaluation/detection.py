@@ -23,6 +23,7 @@ Decided here:
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,6 +146,44 @@ def score(statistics: DetectionStatistics, video_weights: Integers | None = None
     Raises:
         ValueError: ``video_weights`` has another shape, is not of an integer type, or holds a negative number.
     """
+    average_precision = np.full((len(statistics.labels), len(statistics.protocol.thresholds)), np.nan)
+    defined = []
+    for c, hits, found, precision, positives in _by_class(statistics, video_weights):
+        eleven = statistics.protocol.interpolation == "11-point"
+        area = _eleven_points(found, precision, positives) if eleven else _area(hits, precision, positives)
+        average_precision[c] = area
+        defined.append(c)
+    return _result(statistics, average_precision, np.array(defined, dtype=np.int64))
+
+
+def precision_recall(statistics: DetectionStatistics) -> tuple[Floats, Floats]:
+    """Compute the precision-recall curves whose mean over the classes a plot shows.
+
+    The precision of a class at a recall is the highest at that recall or beyond, as in its average precision, and 0
+    where no list of detections reaches the recall. A recall of j/100 is reached as decided above for j/10.
+
+    Returns:
+        The recalls 0, 0.01, …, 1, float64 (101,), and at each threshold the mean precision over the classes that the
+        ground truth holds, nan if there is none, float64 (K, 101).
+    """
+    curves = [
+        [np.max(precision, axis=0, initial=0.0, where=100 * found >= j * positives) for j in range(101)]
+        for _, _, found, precision, positives in _by_class(statistics, None)
+    ]
+    undefined = np.full((len(statistics.protocol.thresholds), 101), np.nan)
+    return np.arange(101) / 100, np.mean(curves, axis=0).T if curves else undefined
+
+
+def _by_class(
+    statistics: DetectionStatistics, video_weights: Integers | None
+) -> Iterator[tuple[int, Floats, Floats, Floats, float]]:
+    """Yield what the average precision of each class with ground truth rests on.
+
+    Yields:
+        The class; the weight of its R rows where they are true positives, else 0, float64 (R, K); their sum up to and
+        including each row, float64 (R, K); the precision there, float64 (R, K); the weight of its annotated segments.
+        Only rows that are a true positive at some threshold are among the R.
+    """
     # The last weight is that of predictions outside the subset.
     weights = np.append(checked_weights(len(statistics.videos), video_weights), 1).astype(np.float64)
     row_weight = weights[statistics.video]
@@ -158,10 +197,7 @@ def score(statistics: DetectionStatistics, video_weights: Integers | None = None
     seen = np.concatenate(([0.0], np.cumsum(row_weight * ~statistics.forgiven if forgiving else row_weight)))
     class_rows = np.searchsorted(statistics.label, np.arange(count + 1))
     class_hits = np.searchsorted(hit_rows, class_rows)
-    defined = np.flatnonzero(positives > 0)
-    average_precision = np.full((count, len(statistics.protocol.thresholds)), np.nan)
-    eleven = statistics.protocol.interpolation == "11-point"
-    for c in defined:
+    for c in np.flatnonzero(positives > 0).tolist():
         rows = hit_rows[class_hits[c] : class_hits[c + 1]]
         hits = statistics.true_positive[rows] * row_weight[rows, None]
         listed = (seen[rows + 1] - seen[class_rows[c]])[:, None]
@@ -170,11 +206,7 @@ def score(statistics: DetectionStatistics, video_weights: Integers | None = None
             listed = listed + np.cumsum(hits * statistics.forgiven[rows, None], axis=0)
         found = np.cumsum(hits, axis=0)
         # Where nothing but videos of weight 0 was seen, precision is 0 / 0; such rows have no weight otherwise either.
-        precision = found / np.maximum(listed, 1.0)
-        average_precision[c] = (
-            _eleven_points(found, precision, positives[c]) if eleven else _area(hits, precision, positives[c])
-        )
-    return _result(statistics, average_precision, defined)
+        yield c, hits, found, found / np.maximum(listed, 1.0), float(positives[c])
 
 
 def checked_weights(videos: int, video_weights: Integers | None) -> Integers:

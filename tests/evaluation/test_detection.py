@@ -249,3 +249,35 @@ def test_a_weight_is_a_number_of_copies(truth_rows, prediction_rows, weights, ra
     repeated = evaluate(copied(truth_rows), copied(rows), THUMOS14, videos=names)
     np.testing.assert_allclose(weighted.average_precision, repeated.average_precision, rtol=0, atol=1e-12)
     assert weighted.undefined_labels == repeated.undefined_labels
+
+
+def curve(truth_rows, prediction_rows, protocol=HALF, labels=LABELS):
+    ground_truth = truth(truth_rows, videos=VIDEOS, labels=labels)
+    return detection.precision_recall(detection.statistics(ground_truth, predicted(prediction_rows), protocol))
+
+
+def test_a_precision_recall_curve_by_hand():
+    # Two segments, of which the 1st and the 3rd detection find one: precision 1 up to recall 1/2, then 2/3.
+    rows = [("a", "run", 0, 1, 0.9), ("a", "run", 8, 9, 0.8), ("a", "run", 5, 6, 0.7)]
+    recall, precision = curve([("a", "run", 0, 1), ("a", "run", 5, 6)], rows, labels=("run",))
+    assert recall.tolist() == [j / 100 for j in range(101)]
+    assert precision.tolist() == [[1.0] * 51 + [2 / 3] * 50]
+    # A class that nothing is said of has precision 0; one without ground truth changes nothing.
+    _, mean = curve([("a", "run", 0, 1), ("a", "run", 5, 6), ("b", "jump", 0, 1)], rows, labels=(*LABELS, "swim"))
+    assert mean[0] == pytest.approx(precision[0] / 2)
+    # What is never reached has precision 0.
+    _, half = curve([("a", "run", 0, 1), ("a", "run", 5, 6)], rows[:1], labels=("run",))
+    assert half.tolist() == [[1.0] * 51 + [0.0] * 50]
+    _, none = curve([], [])
+    assert none.shape == (1, 101)
+    assert np.isnan(none).all()
+
+
+@quick
+@given(TRUTHS, DETECTIONS)
+def test_a_precision_recall_curve_falls_and_holds_the_eleven_points(truths, detections):
+    eleven = replace(HALF, thresholds=(0.25, 0.5), interpolation="11-point")
+    _, precision = curve(truths, detections, eleven)
+    assert np.isnan(precision).all() or np.all(np.diff(precision, axis=1) <= 0)
+    mean = evaluate(truths, detections, eleven).mean_average_precision
+    assert precision[:, ::10].mean(axis=1) == pytest.approx(mean, nan_ok=True)
