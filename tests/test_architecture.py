@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1]
 # Floor → modules and packages on it. A new module has to take its place here.
 FLOORS = {
     6: "tspbench.cli tspbench.cli_group tspbench.cli_options tspbench.data_cli tspbench.__main__",
-    5: "tspbench.verbs tspbench.scoring_verbs tspbench.doctor tspbench.experiment tspbench.recipe "
+    5: "tspbench.verbs tspbench.scoring_verbs tspbench.doctor tspbench.doctor_parts tspbench.doctor_places "
+    "tspbench.experiment tspbench.recipe "
     "tspbench.recipe_defaults tspbench.sources tspbench.plan tspbench.probe "
     "tspbench.estimate tspbench.data_verbs tspbench.report "
     "tspbench.report_published tspbench.listing tspbench.checking",
@@ -22,7 +23,7 @@ FLOORS = {
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
     "tspbench.progress tspbench.device tspbench.processes tspbench.video_names tspbench.ranks tspbench.beats "
-    "tspbench.watch tspbench.chunks tspbench.workers tspbench.preprocessing",
+    "tspbench.watch tspbench.chunks tspbench.workers tspbench.preprocessing tspbench.own_code",
     0: "evaluation baselines",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -361,6 +361,6 @@ def doctor() -> None:
 
     Example: tspbench doctor
     """
-    from tspbench.doctor import examine
+    from tspbench.doctor import print_findings
 
-    raise typer.Exit(0 if examine() else 1)
+    raise typer.Exit(0 if print_findings() else 1)

