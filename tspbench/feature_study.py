@@ -255,6 +255,73 @@ def similarity_matrix(features: NDArray[np.floating[Any]], mean: Floats | None =
     return np.clip(directions @ directions.T, -1.0, 1.0)
 
 
+@dataclass(frozen=True, eq=False)
+class StudyStatistics:
+    """What a feature set shows on V videos, kept by video, so that resampling them fits and compares nothing again.
+
+    Attributes:
+        videos: their names.
+        foreground: the ranking of all clips by the probe of foreground.
+        classes: of each video the foreground clips whose class a probe tells, and how many there are, (V, 2); None
+            where there is one class.
+        similarity: of each video the sum over pairs of neighbours, and how many there are, inside, in the background
+            and across, (V, 3, 2).
+    """
+
+    videos: tuple[str, ...]
+    foreground: Ranking
+    classes: Floats | None
+    similarity: Floats
+
+
+@dataclass(frozen=True)
+class StudyScore:
+    """What `StudyStatistics` say, as fractions; nan where nothing is there to be counted.
+
+    Attributes:
+        foreground_auc: of foreground against background.
+        class_accuracy: share of the foreground clips whose class is told; None where there is one class.
+        inside: mean similarity of neighbouring clips in actions.
+        background: mean similarity of those outside.
+        across: mean similarity of those on either side of a boundary.
+    """
+
+    foreground_auc: float
+    class_accuracy: float | None
+    inside: float
+    background: float
+    across: float
+
+    def metrics(self) -> dict[str, float]:
+        """Return them by name, with the contrast: how much less alike neighbours are across a boundary than inside."""
+        return {
+            "foreground_AUC": self.foreground_auc,
+            **({} if self.class_accuracy is None else {"class_accuracy": self.class_accuracy}),
+            "similarity_inside": self.inside,
+            "similarity_background": self.background,
+            "similarity_across": self.across,
+            "contrast": self.inside - self.across,
+        }
+
+
+def score_study(statistics: StudyStatistics, video_weights: Integers | None) -> StudyScore:
+    """Score a feature set over the pooled clips of its videos.
+
+    Args:
+        statistics: of V videos.
+        video_weights: how often each video counts, (V,); None: once.
+    """
+    weights = np.ones(len(statistics.videos)) if video_weights is None else video_weights.astype(np.float64)
+    sums = np.einsum("v,vkn->kn", weights, statistics.similarity)
+    inside, background, across = (_share(total, count) for total, count in sums.tolist())
+    told = None if statistics.classes is None else _share(*(weights @ statistics.classes).tolist())
+    return StudyScore(statistics.foreground.auc(weights), told, inside, background, across)
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
 def _directions(features: NDArray[np.floating[Any]], mean: Floats | None) -> Floats:
     """Return features of length 1, float64 (T, D); nan for those of which rounding alone is left."""
     given = features.astype(np.float64)

@@ -11,11 +11,13 @@ from tspbench.feature_study import (
     L2,
     NO_ACTION,
     Ranking,
+    StudyStatistics,
     auc,
     clip_actions,
     fit_probe,
     moments,
     neighbour_similarity,
+    score_study,
     similarity_matrix,
 )
 
@@ -154,3 +156,30 @@ def test_matrix_holds_the_neighbours_beside_its_diagonal(seed, count):
     pairs = np.concatenate([found.inside, found.background, found.across])
     assert np.sort(pairs) == pytest.approx(np.sort(np.diag(matrix, 1)))
     assert len(found.across) == np.count_nonzero(inside[1:] != inside[:-1])
+
+
+def test_a_study_is_scored_over_the_clips_of_the_drawn_videos():
+    ranking = Ranking.of(SCORES, POSITIVE, np.array([0, 0, 0, 1]))
+    similarity = np.array([[[1.0, 2.0], [0.5, 1.0], [0.0, 0.0]], [[2.0, 2.0], [0.0, 0.0], [-0.25, 1.0]]])
+    statistics = StudyStatistics(("a", "b"), ranking, np.array([[1.0, 3.0], [1.0, 1.0]]), similarity)
+    assert score_study(statistics, None).metrics() == {
+        "foreground_AUC": 3 / 4,
+        "class_accuracy": 2 / 4,
+        "similarity_inside": 3 / 4,
+        "similarity_background": 1 / 2,
+        "similarity_across": -1 / 4,
+        "contrast": 1.0,
+    }
+    drawn = score_study(statistics, np.array([1, 3])).metrics()
+    # The clips of the first video once, those of the second three times: 0.35 < 0.4 is 1 of 4 * 2 pairs.
+    assert drawn["foreground_AUC"] == 7 / 8
+    assert drawn["class_accuracy"] == 4 / 6
+    assert drawn["similarity_inside"] == 7 / 8
+    alone = score_study(statistics, np.array([2, 0])).metrics()
+    assert math.isnan(alone["similarity_across"])
+    assert math.isnan(alone["contrast"])
+
+
+def test_one_class_has_no_accuracy():
+    statistics = StudyStatistics(("a",), Ranking.of(SCORES, POSITIVE, np.zeros(4, np.int64)), None, np.ones((1, 3, 2)))
+    assert "class_accuracy" not in score_study(statistics, None).metrics()
