@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -34,6 +34,16 @@ def validated(model: type[S], values: Mapping[str, object], where: str) -> S:
     except ValidationError as error:
         problems = "; ".join(_problem(model, dict(entry)) for entry in error.errors())
         raise UserError(f"{where}: {problems}.") from error
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with every value that ``changes`` names, table by table."""
+    result = dict(base)
+    for key, value in changes.items():
+        before = result.get(key)
+        tables = isinstance(before, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(result[key], value) if tables else value
+    return result
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:

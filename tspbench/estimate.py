@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from baselines import LOCALIZERS
 from tspbench.datasets import BENCHMARKS, DATASETS
 from tspbench.datasets.synthetic import FRAME_RATE, TRIMMED_FRAMES, VIDEO_FRAMES, SyntheticSettings
-from tspbench.encoders import ENCODERS
+from tspbench.encoders import encoder_class
 from tspbench.errors import UserError
 from tspbench.fit_settings import FitSettings
 from tspbench.plan import features_folder, planned_stages
@@ -149,7 +148,7 @@ def _pretraining(recipe: Recipe, name: str, sources: Sources, sizes: Mapping[str
         return _end_to_end(name, stage, kind, sizes[stage.data].videos["training"], device)
     clips = epoch_clips(recipe, name, sizes[stage.data])
     cost = encoder_cost(kind, stage.method, device)
-    spec = ENCODERS[kind].preprocessing
+    spec = encoder_class(kind).preprocessing
     decoding = frame_seconds(kind) * spec.clip_frames
     epoch = _seconds(clips["training"], cost.train_seconds, decoding, device)
     epoch += _seconds(clips["validation"], cost.forward_seconds, decoding, device)
@@ -167,7 +166,7 @@ def _end_to_end(name: str, stage: PretrainStage, kind: str, videos: int, device:
 
     Fidelities take turns. What passes through the encoder in chunks does so once more for its gradients.
     """
-    settings, spec = stage.end_to_end, ENCODERS[kind].preprocessing
+    settings, spec = stage.end_to_end, encoder_class(kind).preprocessing
     cost, turns = encoder_cost(kind, "tac", device), fidelities_of(settings, spec)
     snippets = sum(turn.snippets for turn in turns) / len(turns)
     full_clips = sum(turn.snippets * (turn.pixels / spec.crop) ** 2 for turn in turns) / len(turns)
@@ -185,7 +184,7 @@ def _end_to_end(name: str, stage: PretrainStage, kind: str, videos: int, device:
 
 
 def _extraction(recipe: Recipe, what: str, kind: str, size: SetSize, device: str) -> Cost:
-    spec, seconds = ENCODERS[kind].preprocessing, sum(size.seconds.values())
+    spec, seconds = encoder_class(kind).preprocessing, sum(size.seconds.values())
     stride = recipe.extract.stride_frames
     clips = round(seconds * spec.frame_rate / stride)
     cost = encoder_cost(kind, "tac", device)
@@ -193,7 +192,7 @@ def _extraction(recipe: Recipe, what: str, kind: str, size: SetSize, device: str
         what,
         f"{clips:,} clips",
         _seconds(clips, cost.forward_seconds, frame_seconds(kind) * stride, device) / HOUR,
-        disk_bytes=4.0 * clips * ENCODERS[kind].feature_dim,
+        disk_bytes=4.0 * clips * encoder_class(kind).feature_dim,
         memory_bytes=cost.fixed_bytes / 4 + recipe.extract.batch_size * cost.forward_bytes,
     )
 
@@ -201,10 +200,10 @@ def _extraction(recipe: Recipe, what: str, kind: str, size: SetSize, device: str
 def _localizers(recipe: Recipe, size: SetSize, device: str) -> list[Cost]:
     found = []
     for task, settings in recipe.tasks.localizers.items():
-        if settings.name not in LOCALIZERS:
+        if settings.refines:
             found.append(_unmeasured(recipe, task, settings.name, settings.fit, size))
             continue
-        cost = localizer_cost(settings, ENCODERS[recipe.encoder].feature_dim, device)
+        cost = localizer_cost(settings, encoder_class(recipe.encoder).feature_dim, device)
         row = settings.fit.epochs * size.videos["training"] * cost.train_seconds
         row += size.videos["validation"] * cost.forward_seconds
         found.append(

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tspbench import ranks
 from tspbench.datasets import CARD, DATASETS, Dataset, find_videos, generate, open_dataset
 from tspbench.datasets.inventory import inventory
-from tspbench.encoders import AnyEncoder, load_encoder, new_encoder
+from tspbench.encoders import AnyEncoder, encoder_facts, load_encoder, new_encoder
 from tspbench.errors import UserError
 from tspbench.fit_settings import NOT_IN_RESULT
 from tspbench.plan import features_folder
@@ -156,7 +156,8 @@ class Experiment:
         unseen |= dict.fromkeys(("bad_videos", *(OF_CLIPS if stage.method == LOFI else ("end_to_end",))), True)
         own = stage.model_dump(mode="json", exclude=unseen)
         splits, protocol = dict(dataset.card.splits), dataset.protocol
-        settings = {**own, "encoder": kind, "seed": self.recipe.seed, "splits": splits, "protocol": protocol}
+        encoder_settings = {"encoder": kind, **encoder_facts(kind)}
+        settings = {**own, **encoder_settings, "seed": self.recipe.seed, "splits": splits, "protocol": protocol}
 
         def work(key: str) -> Mapping[str, object]:
             encoder = self._encoder(stage.init, kind)
@@ -189,6 +190,8 @@ class Experiment:
     def _weights(self, name: str, kind: str) -> str:
         """Return what identifies the weights of an encoder of a kind; those that are trained here are made first."""
         source = self.sources.weights(name)
+        if source.how == "own":
+            return str(load_encoder(name, None)[1].card["source"])
         if source.how in ("random", "torchvision"):
             return f"random, seed {self.recipe.seed}" if source.how == "random" else f"torchvision's of {kind}"
         return hash_file(self._weight_file(name))
@@ -198,7 +201,7 @@ class Experiment:
         source = self.sources.weights(name)
         if source.how == "random":
             return new_encoder(kind, self.recipe.seed)
-        if source.how == "torchvision":
+        if source.how in ("torchvision", "own"):
             return load_encoder(kind, None)[0]
         return load_encoder(kind, self._weight_file(name))[0]
 
@@ -218,11 +221,12 @@ class Experiment:
         folder = self.out / features_folder(self.recipe, source, data)
         kind = self.sources.encoder(source)
         weights, videos = self._weights(source, kind), dataset.split_videos()
-        settings = {**self.recipe.extract.model_dump(), "encoder": kind, "device": self.device}
+        facts = encoder_facts(kind)
+        settings = {**self.recipe.extract.model_dump(), "encoder": kind, **facts, "device": self.device}
 
         def work(_key: str) -> Mapping[str, object]:
             how = Extraction(self.recipe.extract.stride_frames, self.recipe.extract.batch_size, self.device)
-            trained = TrainedEncoder(self._encoder(source, kind), kind, weights)
+            trained = TrainedEncoder(self._encoder(source, kind), kind, weights, facts)
             with progress(f"extract {folder.name}") as advance:
                 extract(trained, videos, folder / FEATURES_FILE, how, advance)
             return {"videos": len(videos)}

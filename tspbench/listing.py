@@ -13,6 +13,8 @@ def list_kind(kind: str) -> None:
     width = max(20, *map(len, table))
     for name, caption in sorted(table.items()):
         print(f"{name:{width}} {caption}")
+    if kind in _OWN:
+        print(f"\nOr one of your own: --{_OWN[kind]} path/to/file.py:ClassName, or package.module:ClassName.")
 
 
 def _protocols() -> dict[str, str]:
@@ -71,6 +73,7 @@ def _captioners() -> dict[str, str]:
     return _captions(CAPTIONERS)
 
 
+_OWN: Final = {"encoders": "encoder", "localizers": "localizer"}
 _LISTS: Final[dict[str, Callable[[], dict[str, str]]]] = {
     "datasets": _datasets,
     "encoders": _encoders,

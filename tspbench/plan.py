@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tspbench.datasets import DATASETS
+from tspbench.own_code import is_own
 from tspbench.recipe import RANDOM, TRAINED_ON, Recipe
 from tspbench.reference_rows import REFERENCES
 from tspbench.sources import Sources
@@ -10,7 +11,7 @@ from tspbench.stages.caption_models import PARTS
 from tspbench.stages.captioner_settings import GENERATOR, GROUND_TRUTH, CaptionerSettings
 from tspbench.stages.score import CAPTIONING
 from tspbench.storage.catalog import is_known
-from tspbench.storage.hashes import hash_file
+from tspbench.storage.hashes import hash_data, hash_file
 from tspbench.storage.runs import COMPARISON, slug
 
 
@@ -21,6 +22,8 @@ def features_folder(recipe: Recipe, source: str, data: str) -> str:
     """
     if source in (*recipe.pretrain, *recipe.released, *TRAINED_ON) or is_known(source):
         name = source
+    elif is_own(source):
+        name = f"{slug(Path(source).name)}-{hash_data(source)[:8]}"
     else:
         name = "random-encoder" if source == RANDOM else f"{slug(Path(source).stem)}-{hash_file(Path(source))[:8]}"
     return f"features/{name if data == recipe.target else f'{name}-on-{data}'}"

@@ -3,13 +3,17 @@
 Apart from the encoders, because workers that read clips need this and not what it takes to load those.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from types import UnionType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Preprocessing:
     """From decoded frames to an encoder's input.
 
@@ -20,6 +24,10 @@ class Preprocessing:
         crop: side of the square cut out of the resized frame.
         mean: of red, green and blue in [0, 1], subtracted.
         std: of red, green and blue, divided by.
+        size: in place of ``resize`` and ``crop``: side of the square that a whole frame is resized to.
+
+    Raises:
+        ValueError: something is missing, or does not fit; all of it at once.
     """
 
     clip_frames: int
@@ -28,6 +36,33 @@ class Preprocessing:
     crop: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def __init__(
+        self,
+        clip_frames: int,
+        frame_rate: float,
+        resize: Sequence[int] | None = None,
+        crop: int | None = None,
+        mean: Sequence[float] = (),
+        std: Sequence[float] = (),
+        *,
+        size: int | None = None,
+    ) -> None:
+        if (size is None) == (resize is None) or (resize is None) != (crop is None):
+            raise ValueError("give size, or else resize and crop")
+        height_width = (size, size) if resize is None else tuple(resize)
+        values: dict[str, Any] = {
+            "clip_frames": clip_frames,
+            "frame_rate": frame_rate,
+            "resize": height_width,
+            "crop": size if crop is None else crop,
+            "mean": tuple(mean),
+            "std": tuple(std),
+        }
+        if problems := _problems(**values):
+            raise ValueError("; ".join(problems))
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def clip_seconds(self) -> float:
@@ -73,6 +108,35 @@ class Preprocessing:
         upper = torch.lerp(corner(above, before), corner(above, behind), right)
         lower = torch.lerp(corner(below, before), corner(below, behind), right)
         return torch.lerp(upper, lower, down[:, None])
+
+
+def _problems(
+    clip_frames: int,
+    frame_rate: float,
+    resize: tuple[int, ...],
+    crop: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> list[str]:
+    """Say what does not fit in the arguments of a `Preprocessing`."""
+    found = []
+    if not _is_number(clip_frames, int) or clip_frames < 1:
+        found.append(f"clip_frames: expected a whole number of frames, found {clip_frames!r}")
+    if not _is_number(frame_rate, int | float) or not 0 < frame_rate < math.inf:
+        found.append(f"frame_rate: expected frames a second, found {frame_rate!r}")
+    sides = [side for side in (*resize, crop) if _is_number(side, int) and side >= 1]
+    if len(sides) != 3 or crop > min(resize):
+        found.append(f"resize and crop: expected a height, a width and a square inside, found {resize!r} and {crop!r}")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != 3 or not all(_is_number(value, int | float) and math.isfinite(value) for value in values):
+            found.append(f"{name}: expected a number for each of red, green and blue, found {values!r}")
+        elif name == "std" and min(values) <= 0:
+            found.append(f"std: expected positive numbers, found {values!r}")
+    return found
+
+
+def _is_number(value: object, kind: type | UnionType) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _neighbours(old: int, new: int, first: int, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.contract import FeatureBatch
-from tspbench.encoders import ENCODERS, new_encoder
+from tspbench.encoders import encoder_class, new_encoder
 from tspbench.encoders.contract import channels_last
 from tspbench.fit_settings import FitSettings
 from tspbench.pretraining import METHODS
@@ -69,7 +69,7 @@ def encoder_cost(name: str, method: str, device: str) -> StepCost:
 def lofi_bytes(name: str, settings: EndToEndSettings, training: FitSettings, device: str) -> int:
     """Count what the largest step of LoFi takes in memory; no step is done for it."""
     told = settings.localizer, json.dumps(settings.config, sort_keys=True), settings.chunk_snippets
-    turns = fidelities_of(settings, ENCODERS[name].preprocessing)
+    turns = fidelities_of(settings, encoder_class(name).preprocessing)
     return max(_lofi_step_bytes(name, turn, *told, training.model_dump_json(), device) for turn in turns)
 
 
@@ -104,7 +104,7 @@ def localizer_cost(settings: LocalizerSettings, feature_dim: int, device: str) -
 @cache
 def frame_seconds(name: str) -> float:
     """Measure how long one frame of an encoder takes to be decoded and prepared, from a video of 320 x 240 pixels."""
-    spec = ENCODERS[name].preprocessing
+    spec = encoder_class(name).preprocessing
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (VIDEO_SIZE[0] // 16, VIDEO_SIZE[1] // 16, 3), dtype=np.uint8)
     picture = np.kron(coarse, np.ones((16, 16, 1), dtype=np.uint8))

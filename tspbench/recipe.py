@@ -8,11 +8,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from tspbench.config import Settings, choose, validated
+from tspbench.config import Settings, choose, merged, validated
 from tspbench.datasets import BENCHMARKS, DATASETS
 from tspbench.datasets.synthetic import SyntheticSettings
-from tspbench.encoders import ENCODERS
+from tspbench.encoders import ENCODERS, named_encoder
 from tspbench.errors import UserError
+from tspbench.own_code import is_own
 from tspbench.pretraining import METHODS
 from tspbench.recipe_defaults import completed
 from tspbench.reference_rows import FREE_REFERENCES
@@ -20,7 +21,7 @@ from tspbench.stages.captioner_settings import GENERATOR, CaptionerSettings, che
 from tspbench.stages.evaluate import check_rows
 from tspbench.stages.pretrain import PretrainSettings
 from tspbench.stages.pretrain_lofi import check_lofi
-from tspbench.stages.train import LocalizerSettings, localizer_config
+from tspbench.stages.train import LocalizerSettings, localizer_config, named_localizer
 from tspbench.storage.catalog import is_known
 from tspbench.storage.published_numbers import published
 from tspbench.storage.recipes import read_toml
@@ -34,6 +35,8 @@ TRAINED_ON: Final = (KINETICS, IMAGENET)
 SHIPPED: Final = Path(__file__).parent / "recipes"
 # Keys of a recipe's ``data`` that are no data sets, but entries of the target's card: where its files lie.
 ELSEWHERE: Final = ("videos", "annotations")
+Changes = Sequence[str] | Mapping[str, Any]
+"""What `applied` takes."""
 
 
 class PretrainStage(PretrainSettings):
@@ -41,8 +44,9 @@ class PretrainStage(PretrainSettings):
 
     Args:
         data: key of the recipe's ``data``.
-        init: the encoder it starts from: "random", "kinetics", "imagenet", another pretraining, or a weight file.
-        encoder: key of `ENCODERS`; none: the recipe's.
+        init: the encoder it starts from: "random", "kinetics", "imagenet", another pretraining, a weight file, or the
+            name of a user's own encoder: the weights that it comes with.
+        encoder: key of `ENCODERS`, or the name of a user's own; none: the recipe's.
         gvf_features: H5 file of the initial encoder's features or of global features; extracted when not given.
     """
 
@@ -65,7 +69,8 @@ class RowSettings(Settings):
     Args:
         name: how the table calls it.
         features: of which encoder: a pretraining, a key of ``released`` or ``features``, "random", "kinetics",
-            "imagenet", or a weight file or its name in `tspbench.storage.catalog`.
+            "imagenet", a weight file or its name in `tspbench.storage.catalog`, or a user's own encoder with the
+            weights that it comes with (path/to/file.py:Name, package.module:Name).
         published: task → key of a row of ``published.toml``, whose numbers stand beside the measured ones.
     """
 
@@ -96,7 +101,7 @@ class Recipe(Settings):
         title: heading of its table.
         notes: sentences below the table.
         seed: everything random follows from it.
-        encoder: key of `ENCODERS`.
+        encoder: key of `ENCODERS`, or the name of a user's own.
         target: key of ``data``: the set that localizers are trained and scored on.
         data: key → folder or name of a data set. Two keys are none, see `ELSEWHERE`: "videos" and "annotations" say
             where those of the target lie, if not in its folder.
@@ -149,8 +154,8 @@ class Recipe(Settings):
         return {key: path for key, path in self.data.items() if key in ELSEWHERE}
 
 
-def read_recipe(name_or_path: str, changes: Sequence[str]) -> Recipe:
-    """Read a shipped recipe by name or a TOML file by path, with changes ``stage.key=value``.
+def read_recipe(name_or_path: str, changes: Changes) -> Recipe:
+    """Read a shipped recipe by name or a TOML file by path, with changes as `applied` takes them.
 
     Raises:
         UserError: no such recipe, a key or value that does not fit, or a name in it that refers to nothing.
@@ -176,13 +181,20 @@ def _without_lofi(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"rows": rows, "class_scores_from": scores_from})
 
 
-def applied(content: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Return ``content`` with dotted keys set; a value is null, or read as TOML, or a plain string where it is none.
+def applied(content: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
+    """Return ``content`` with changed settings.
+
+    Args:
+        content: tables of settings.
+        changes: tables of those that are another; or texts such as "fit.epochs=4", whose value is null, or read as
+            TOML, or a plain string where it is none.
 
     Raises:
-        UserError: a change that is not key=value, or that goes through a value.
+        UserError: a text that is not key=value, or that goes through a value.
     """
     result = copy.deepcopy(dict(content))
+    if isinstance(changes, Mapping):
+        return merged(result, changes)
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key.strip():
@@ -212,7 +224,7 @@ def check_names(recipe: Recipe, where: str) -> None:
     Raises:
         UserError: names the reference, what it could be, and ``where``.
     """
-    choose(f"encoder in {where}", recipe.encoder, ENCODERS)
+    named_encoder(recipe.encoder, f" in {where}")
     choose(f"data key ('target') in {where}", recipe.target, recipe.sets)
     for key, data in recipe.sets.items():
         if not Path(data).is_dir():
@@ -222,9 +234,15 @@ def check_names(recipe: Recipe, where: str) -> None:
     for name, stage in recipe.pretrain.items():
         choose(f"method ('pretrain.{name}.method' in {where})", stage.method, METHODS)
         choose(f"data key ('pretrain.{name}.data' in {where})", stage.data, recipe.sets)
-        encoder = choose(f"encoder ('pretrain.{name}.encoder' in {where})", stage.encoder or recipe.encoder, ENCODERS)
+        encoder = stage.encoder or recipe.encoder
+        kind = named_encoder(encoder, f" ('pretrain.{name}.encoder' in {where})")
         if stage.method == LOFI:
-            check_lofi(stage, encoder, ENCODERS[encoder])
+            check_lofi(stage, encoder, kind)
+        if is_own(stage.init) and stage.init != encoder:
+            raise UserError(
+                f"{where}: pretrain.{name}.init: expected weights of {encoder}, found those of {stage.init}: give "
+                "encoder and init the same name."
+            )
         _check_encoder(stage.init, [RANDOM, *brought, *earlier], f"'pretrain.{name}.init' in {where}")
         earlier.append(name)
     if recipe.class_scores_from is not None:
@@ -272,8 +290,9 @@ def _check_tasks(recipe: Recipe, where: str) -> None:
     tasks = recipe.tasks
     if recipe.rows and not (tasks.localizers or tasks.captioning):
         raise UserError(f"{where}: there are rows but no task to fill them: add [tasks.tal].")
-    feature_dim = ENCODERS[recipe.encoder].feature_dim
+    feature_dim = named_encoder(recipe.encoder).feature_dim
     for localizer in tasks.localizers.values():
+        named_localizer(localizer.name)
         localizer_config(localizer, feature_dim)
     if tasks.captioning is not None and recipe.trial:
         raise UserError(f"{where}: trial: captioning is never tried on a part of its videos: leave the trial out.")
@@ -294,5 +313,7 @@ def _check_proposals(tasks: TaskSettings, source: str, where: str) -> None:
 
 
 def _check_encoder(name: str, known: Sequence[str], where: str) -> None:
-    if not Path(name).is_file() and not is_known(name):
+    if is_own(name):
+        named_encoder(name)
+    elif not Path(name).is_file() and not is_known(name):
         choose(f"encoder, nor a weight file ({where})", name, known)

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tspbench.config import merged
 from tspbench.datasets import BENCHMARKS, CARD
+from tspbench.own_code import is_own
 from tspbench.stages.pretrain import PUBLISHED_FIT
 from tspbench.stages.pretrain_lofi import PUBLISHED_LOFI_FIT
 from tspbench.stages.published import CAPTIONERS, PUBLISHED, published
+from tspbench.stages.train import named_localizer
 from tspbench.storage.recipes import read_toml
 
 
@@ -25,7 +28,7 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
     for stage in _tables(result.get("pretrain")):
         if not _says_all(stage):
             fit = PUBLISHED_LOFI_FIT if stage.get("method") == "lofi" else PUBLISHED_FIT
-            stage["fit"] = _changed(fit.model_dump(mode="json"), stage.get("fit", {}))
+            stage["fit"] = merged(fit.model_dump(mode="json"), stage.get("fit", {}))
     tasks = result.get("tasks")
     if not isinstance(tasks, dict):
         return result
@@ -34,9 +37,10 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if task == "captioning" and settings.get("name", "bmt") in CAPTIONERS:
             base = CAPTIONERS[settings.get("name", "bmt")]
-            tasks[task] = _changed(base.model_dump(mode="json"), settings)
-        elif settings.get("name") in PUBLISHED:
-            tasks[task] = _changed(published(settings["name"], _protocol(result)).model_dump(mode="json"), settings)
+            tasks[task] = merged(base.model_dump(mode="json"), settings)
+        elif settings.get("name") in PUBLISHED or is_own(str(settings.get("name"))):
+            named_localizer(settings["name"])
+            tasks[task] = merged(published(settings["name"], _protocol(result)).model_dump(mode="json"), settings)
     return result
 
 
@@ -48,15 +52,6 @@ def _tables(content: object) -> list[dict[str, Any]]:
 def _says_all(settings: Mapping[str, Any]) -> bool:
     fit = settings.get("fit", {})
     return not isinstance(fit, dict) or "optimizer" in fit
-
-
-def _changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with every value that ``changes`` names, table by table."""
-    result = dict(base)
-    for key, value in changes.items():
-        before = result.get(key)
-        result[key] = _changed(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return result
 
 
 def _protocol(content: Mapping[str, Any]) -> str:

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Final, Literal
 
 from tspbench.datasets import BENCHMARKS, DATASETS, Dataset, benchmark_folder, open_dataset
-from tspbench.encoders import ENCODERS
+from tspbench.encoders import ENCODERS, encoder_class
 from tspbench.errors import UserError
+from tspbench.own_code import is_own
 from tspbench.recipe import KINETICS, RANDOM, TRAINED_ON, Recipe
 from tspbench.storage.catalog import CATALOG, Entry, find, is_known
 
-How = Literal["random", "given", "released features", "weights", "torchvision", "pretraining"]
+How = Literal["random", "given", "released features", "weights", "torchvision", "own", "pretraining"]
 TOLD: Final[dict[How, str]] = {
     "random": "random features",
     "given": "features given",
     "released features": "released features",
     "weights": "features extracted with weights from a file",
     "torchvision": "features extracted with torchvision's weights",
+    "own": "features extracted with the weights that the encoder comes with",
     "pretraining": "features extracted after pretraining here",
 }
 
@@ -54,7 +56,9 @@ class Sources:
         self.videos_problem = cache(self._videos_problem)
 
     def encoder(self, name: str) -> str:
-        """Return the key of `ENCODERS` that ``name`` has the weights of."""
+        """Return the name of the encoder that ``name`` has the weights of."""
+        if is_own(name):
+            return name
         if name in self._recipe.pretrain:
             return self._recipe.pretrain[name].encoder or self._recipe.encoder
         released = self._recipe.released.get(name, name).partition("-")[0]
@@ -161,6 +165,8 @@ class Sources:
         """Say where the weights of an encoder come from."""
         if name == RANDOM:
             return Source("random")
+        if is_own(name):
+            return Source("own")
         entry = self._entry(name)
         own = Path(self._recipe.released.get(name, name))
         there = [path for path in ([entry.path] if entry else []) + [own] if path.is_file()]
@@ -175,7 +181,7 @@ class Sources:
             ways = (*fetched, f"pretraining it here, for which you need {' and '.join(initial)}") if lacking else ()
             return Source("pretraining", (), ways)
         kind, word = self.encoder(name), KINETICS if entry and entry.name.endswith("-tac_on_kinetics") else name
-        if word in ENCODERS[kind].torchvision_weights:
+        if word in encoder_class(kind).torchvision_weights:
             return Source("torchvision")
         return Source("weights", (), fetched or (_unpublished(name, kind),))
 
@@ -230,7 +236,7 @@ def _unpublished(name: str, kind: str) -> str:
     given = f"--set released.{name}=FILE"
     if name not in TRAINED_ON:
         return f"weights of {kind} ({given})"
-    others = " or ".join(repr(word) for word in ENCODERS[kind].torchvision_weights)
+    others = " or ".join(repr(word) for word in encoder_class(kind).torchvision_weights)
     instead = f"; those it publishes are called {others}" if others else ""
     named = " or ".join(entry for entry in CATALOG if entry.startswith(f"{kind}-{name}"))
     file = f"FILE, which may be {named}" if named else "FILE"

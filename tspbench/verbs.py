@@ -53,15 +53,16 @@ def pretrain_encoder(
     from tspbench.config import choose
     from tspbench.datasets import BENCHMARKS
     from tspbench.datasets.benchmark import shortest_gap_clips
-    from tspbench.encoders import ENCODERS
+    from tspbench.encoders import named_encoder
     from tspbench.experiment import Experiment
+    from tspbench.own_code import is_own
     from tspbench.pretraining import METHODS
     from tspbench.recipe import LOFI, RANDOM, PretrainStage, Recipe, applied, check_names, read_recipe
     from tspbench.stages.pretrain import PUBLISHED_FIT, PretrainSettings
     from tspbench.stages.pretrain_lofi import PUBLISHED_LOFI_FIT
 
     choose("method", method, METHODS)
-    kind = ENCODERS[choose("encoder", encoder, ENCODERS)]
+    kind = named_encoder(encoder)
     if memory_gib is not None and method != LOFI:
         raise UserError(
             f"--memory-budget: {method} learns from clips, for which it means nothing: give --set fit.micro_batch=N."
@@ -73,7 +74,7 @@ def pretrain_encoder(
     )
     gap = {"shortest_gap_clips": shortest_gap_clips(_open(dataset, seed).protocol)} if encoder != "tiny" else {}
     base = {**published.model_dump(mode="json"), **gap}
-    initial = init or next(iter(kind.torchvision_weights), RANDOM)
+    initial = init or (encoder if is_own(encoder) else next(iter(kind.torchvision_weights), RANDOM))
     if initial == RANDOM and init is None and encoder != "tiny":
         raise UserError(
             f"torchvision publishes no weights of {encoder} to start from: give --init random, a file, or a name of "
@@ -106,8 +107,7 @@ def extract_features(
     device: str,
 ) -> None:
     """Extract the features of a data set's videos, of a folder's, or of single ones."""
-    from tspbench.config import choose
-    from tspbench.encoders import ENCODERS, load_encoder
+    from tspbench.encoders import encoder_facts, load_encoder, named_encoder
     from tspbench.stages.extract import (
         Extraction,
         TrainedEncoder,
@@ -121,7 +121,7 @@ def extract_features(
     from tspbench.storage.hashes import hash_file
 
     if encoder is not None:
-        choose("encoder", encoder, ENCODERS)
+        named_encoder(encoder)
     checkpoint = _found(checkpoint)
     files = _videos(dataset, videos)
     if not skip_unreadable:
@@ -137,7 +137,9 @@ def extract_features(
         skip_unreadable=skip_unreadable,
     )
     with progress("extract") as advance, watch.stage(f"extract into {out}", shared=True):
-        skipped = extract(TrainedEncoder(module, encoder or str(weights.encoder), source), files, out, how, advance)
+        name = encoder or str(weights.encoder)
+        trained = TrainedEncoder(module, name, source, encoder_facts(name))
+        skipped = extract(trained, files, out, how, advance)
     if class_scores_out is not None and checkpoint is not None:
         where, weights_file = class_scores_out, checkpoint
         ranks.by_first(lambda: write_class_scores(where, class_scores(FeatureFiles([out]), weights_file)))
@@ -202,13 +204,12 @@ def evaluate_features(
 
 def _localizer(name: str, protocol: str, labelled_elsewhere: bool, changes: Sequence[str]) -> Any:
     """Return the published settings of a localizer with changes."""
-    from baselines import LOCALIZERS, REFINERS
-    from tspbench.config import choose
     from tspbench.recipe import applied
     from tspbench.stages.published import published
-    from tspbench.stages.train import LocalizerSettings
+    from tspbench.stages.train import LocalizerSettings, named_localizer
 
-    base = published(choose("localizer", name, {**LOCALIZERS, **REFINERS}), protocol).model_dump(mode="json")
+    named_localizer(name)
+    base = published(name, protocol).model_dump(mode="json")
     if "classes" in base["config"] and labelled_elsewhere:
         base["config"]["classes"] = 0  # nobody asks for them, or the scores tell them
     return validated(LocalizerSettings, applied(base, changes), "the settings of evaluate")

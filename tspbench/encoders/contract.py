@@ -16,10 +16,11 @@ M = TypeVar("M", bound=nn.Module)
 class Encoder(Protocol):
     """Maps clips (B, 3, F, H, W) float32 to features (B, feature_dim).
 
-    An encoder is an `torch.nn.Module` built without arguments, with random weights; ``stem_prefix`` is what the names
+    An encoder is a `torch.nn.Module` built without arguments, with random weights; ``stem_prefix`` is what the names
     of the parameters that TSP trains with learning rate 0 start with, as `str.startswith` takes it;
     ``torchvision_weights`` says what published weights of torchvision were trained on ("kinetics", "imagenet") and
-    what torchvision calls them.
+    what torchvision calls them. Of a user's own encoder these two may be left out, and its weights are those that it
+    has when it is built.
     """
 
     preprocessing: ClassVar[Preprocessing]

@@ -9,6 +9,7 @@ from baselines.bmt_proposals import AUDIO_ANCHORS, AUDIO_KERNELS, VISUAL_ANCHORS
 from tspbench.config import Settings, choose, validated
 from tspbench.errors import UserError
 from tspbench.fit_settings import FitSettings
+from tspbench.own_code import is_own
 
 GENERATOR: Final = "generator"
 GROUND_TRUTH: Final = "ground-truth"
@@ -55,7 +56,7 @@ class ProposalSettings(Settings):
 
     Args:
         source: "generator", or the localizer whose proposals for the same features lie in the same run (a key of
-            `LOCALIZERS`).
+            `LOCALIZERS`, or a user's own).
         count: how many are described of a video, the best ones.
         shortest_seconds: proposals that are not longer are left out.
     """
@@ -111,7 +112,8 @@ def check_captioner(settings: CaptionerSettings, feature_dim: int, audio_dim: in
     Raises:
         UserError: names the setting and what it could be.
     """
-    choose("source of proposals", settings.proposals.source, [GENERATOR, *LOCALIZERS])
+    if not is_own(settings.proposals.source):
+        choose("source of proposals", settings.proposals.source, [GENERATOR, *LOCALIZERS])
     for name, fit, group in (("fit", settings.fit, "captioner"), ("generator.fit", settings.generator.fit, GENERATOR)):
         if set(fit.learning_rates) != {group}:
             raise UserError(

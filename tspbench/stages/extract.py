@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -60,11 +60,19 @@ class Extraction:
 
 @dataclass(frozen=True)
 class TrainedEncoder:
-    """An encoder in evaluation mode, its name, and what identifies its weights (the SHA-256 of their file)."""
+    """An encoder at work.
+
+    Args:
+        module: in evaluation mode.
+        name: of the encoder.
+        weights: what identifies its weights: the SHA-256 of their file.
+        facts: what else decides its features, see `tspbench.encoders.encoder_facts`.
+    """
 
     module: AnyEncoder
     name: str
     weights: str
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 def extract(
@@ -99,7 +107,7 @@ def extract(
     )
     folder = out.with_name(f"{out.name}.parts")
     module = channels_last(encoder.module.to(how.device)).eval()
-    made = [__version__, asdict(meaning), how.batch_size, how.device]
+    made = [__version__, asdict(meaning), dict(encoder.facts), how.batch_size, how.device]
     stamps = {name: _stamp([*made, name], path) for name, path in videos.items()}
     finished = ranks.by_first(lambda: finished_videos(folder, stamps))
     unreadable: dict[str, UserError] = {}

@@ -14,6 +14,7 @@ from evaluation.segments import GroundTruth
 from tspbench.config import choose
 from tspbench.datasets import Dataset
 from tspbench.errors import UserError
+from tspbench.own_code import is_own
 from tspbench.progress import progress, say
 from tspbench.proposal_batches import Proposed
 from tspbench.reference_rows import RANDOM_FEATURES, REFERENCES, UNTRAINED, UPPER_MARK
@@ -106,7 +107,7 @@ def _table(what: Localization, shared: Benchmark, files: Mapping[str, FeatureFil
         "protocol": shared.protocol,
         "localizer": what.localizer.name,
         **({"with": changed} if changed else {}),
-        SETTINGS: AS_PUBLISHED if what.localizer == published(what.localizer.name, shared.protocol) else "changed",
+        SETTINGS: _settings(what.localizer, shared.protocol),
         **({"proposals": _told(what)} if what.proposals else {}),
         "time": time.mode if time.step_seconds is None else f"{time.mode} of {time.step_seconds:.4g} s a step",
         "training": f"{fit.epochs} epochs of {fit.optimizer} at {fit.learning_rates['localizer']:g}"
@@ -126,6 +127,13 @@ def _table(what: Localization, shared: Benchmark, files: Mapping[str, FeatureFil
         for name, each in files.items()
     ]
     return TaskTable(what.task, listed, facts, f"{what.task}/{COMPARISON}")
+
+
+def _settings(localizer: LocalizerSettings, protocol: str) -> str:
+    """Say whether a localizer is set up and trained as published, or as its class says if it is a user's own."""
+    if localizer != published(localizer.name, protocol):
+        return "changed"
+    return "as its class says" if is_own(localizer.name) else AS_PUBLISHED
 
 
 def _told(what: Localization) -> str:

@@ -2,11 +2,13 @@
 
 from typing import Final
 
+from tspbench.config import merged, validated
 from tspbench.feature_views import TimeSettings
 from tspbench.fit_settings import FitSettings
+from tspbench.own_code import is_own
 from tspbench.proposal_batches import RefineSettings
 from tspbench.stages.captioner_settings import CaptionerSettings, GeneratorSettings
-from tspbench.stages.train import LocalizerSettings
+from tspbench.stages.train import LocalizerSettings, localizer_class
 
 THUMOS14: Final = "thumos14"
 ACTIVITYNET: Final = "activitynet"
@@ -144,6 +146,9 @@ BMT: Final = CaptionerSettings(
 CAPTIONERS: Final[dict[str, CaptionerSettings]] = {"bmt": BMT}
 """Captioner → its published settings, for ActivityNet Captions."""
 
+OWN: Final = _ADAM
+"""How a user's own localizer is trained where nobody says how: ten epochs of Adam, the second half at a tenth."""
+
 PUBLISHED: Final[dict[str, dict[str, LocalizerSettings]]] = {
     "gtad": {ACTIVITYNET: _GTAD_ACTIVITYNET, THUMOS14: _GTAD_THUMOS14},
     "bmn": {ACTIVITYNET: _BMN_ACTIVITYNET, THUMOS14: _BMN_THUMOS14},
@@ -154,5 +159,13 @@ PUBLISHED: Final[dict[str, dict[str, LocalizerSettings]]] = {
 
 
 def published(localizer: str, protocol: str) -> LocalizerSettings:
-    """Return the published settings for the benchmark of a protocol; for other benchmarks those for ActivityNet."""
+    """Return the published settings for the benchmark of a protocol; for other benchmarks those for ActivityNet.
+
+    Of a user's own localizer they are what its class says in ``settings``, and else `OWN`.
+    """
+    if is_own(localizer):
+        kind = localizer_class(localizer)
+        mode = {"mode": "padded" if kind.takes_padding else "rescale"}
+        usual = {"name": localizer, "time": mode, "fit": OWN.model_dump(mode="json")}
+        return validated(LocalizerSettings, merged(usual, kind.settings), f"{localizer}.settings")
     return PUBLISHED[localizer][THUMOS14 if protocol.startswith(THUMOS14) else ACTIVITYNET]

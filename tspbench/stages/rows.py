@@ -27,6 +27,7 @@ from tspbench.stages.train import (
     LOCALIZER_FILE,
     LocalizerSettings,
     localizer_config,
+    localizer_facts,
     new_localizer,
     train_localizer,
 )
@@ -100,6 +101,7 @@ class Benchmark:
             del settings["refine"]
         return {
             **settings,
+            **localizer_facts(self.localizer.name),
             "config": self.config(files),
             "seed": self.seed,
             "subset": self.subsets["training"],
@@ -126,8 +128,9 @@ class Benchmark:
         return hash_data([settings, dict(self.inputs), file_hashes(files), __version__])
 
     def shown_settings(self) -> dict[str, object]:
-        """Return the settings that decide what the localizer sees of a video."""
-        shown: dict[str, object] = {"time": self.localizer.time.model_dump(mode="json")}
+        """Return the settings that decide what the localizer sees of a video, and what it makes of it."""
+        time = self.localizer.time.model_dump(mode="json")
+        shown: dict[str, object] = {"time": time, **localizer_facts(self.localizer.name)}
         if self.proposals is not None:
             shown["refine"] = self.localizer.refine.model_dump(mode="json")
         return shown

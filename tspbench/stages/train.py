@@ -18,8 +18,10 @@ from tspbench.feature_batches import FeatureBatches
 from tspbench.feature_views import FeatureViews, TimeSettings
 from tspbench.fit import Job, fit, seed_random_layers
 from tspbench.fit_settings import FitSettings
+from tspbench.own_code import allow, is_own
 from tspbench.progress import Advance
 from tspbench.proposal_batches import RefineSettings
+from tspbench.stages.own_localizer import own_config, own_localizer
 from tspbench.storage.checkpoints import Weights, write_weights
 
 LOCALIZER_FILE: Final = "localizer.safetensors"
@@ -29,7 +31,8 @@ class LocalizerSettings(Settings):
     """Which localizer is trained on every feature set, and how.
 
     Args:
-        name: key of `baselines.LOCALIZERS`, or of `baselines.REFINERS`: of one that refines the proposals of others.
+        name: key of `baselines.LOCALIZERS`, or of `baselines.REFINERS`: of one that refines the proposals of others; or
+            the name of a user's own localizer (path/to/file.py:Name, package.module:Name).
         config: its own settings, but for ``feature_dim``, which the features tell.
         time: how the features of a video become the steps of the localizer.
         top_labels: classes that a video's proposals get, the most likely ones.
@@ -52,6 +55,38 @@ class LocalizerSettings(Settings):
         return self.name in REFINERS
 
 
+def localizer_class(name: str) -> Any:
+    """Return the localizer or refiner that a name stands for; a user's own only if `named_localizer` has let it in.
+
+    Raises:
+        UserError: an unknown name, or an own localizer that nobody has named or that does not fit.
+    """
+    if is_own(name):
+        return own_localizer(name).kind
+    if name.endswith(".py"):
+        raise UserError(f"{name!r} names a file, not the localizer in it: give {name}:ClassName.")
+    kinds: dict[str, Any] = {**LOCALIZERS, **REFINERS}
+    return kinds[choose("localizer", name, kinds)]
+
+
+def named_localizer(name: str) -> Any:
+    """Return the localizer that the user names, on the command line, in a call or in a recipe that is run.
+
+    One of their own is run because of that, see `tspbench.own_code.allow`.
+
+    Raises:
+        UserError: as `localizer_class` says.
+    """
+    if is_own(name):
+        allow(name)
+    return localizer_class(name)
+
+
+def localizer_facts(name: str) -> dict[str, object]:
+    """Return what decides a localizer's results beside its settings: the source of a user's own."""
+    return {"source": own_localizer(name).source} if is_own(name) else {}
+
+
 def localizer_config(settings: LocalizerSettings, feature_dim: int, classes: int = 1) -> Any:
     """Return the localizer's own settings, complete.
 
@@ -63,8 +98,7 @@ def localizer_config(settings: LocalizerSettings, feature_dim: int, classes: int
     Raises:
         UserError: an unknown localizer, or a setting that does not fit it.
     """
-    kinds: dict[str, Any] = {**LOCALIZERS, **REFINERS}
-    kind = kinds[choose("localizer", settings.name, kinds)]
+    kind = localizer_class(settings.name)
     _check_fit(settings)
     config = {**settings.config, "feature_dim": feature_dim}
     if settings.refines:
@@ -78,6 +112,8 @@ def localizer_config(settings: LocalizerSettings, feature_dim: int, classes: int
         raise UserError(f"refine: {settings.name} refines no proposals of others: leave these settings out.")
     elif settings.time.mode == "padded" and not kind.takes_padding:
         raise UserError(f'time.mode: "padded" needs a localizer that takes padding, {settings.name} does not.')
+    if is_own(settings.name):
+        return own_config(settings.name, config)
     return validated(kind.Config, config, f"localizer {settings.name}")
 
 
@@ -112,7 +148,7 @@ def new_localizer(settings: LocalizerSettings, feature_dim: int, seed: int, clas
     config = localizer_config(settings, feature_dim, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return (REFINERS if settings.refines else LOCALIZERS)[settings.name](config)
+        return localizer_class(settings.name)(config)
 
 
 def train_localizer(

@@ -1,0 +1,113 @@
+"""A user's own encoder: what it has to state, and one try on a clip before any work."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tspbench.errors import UserError
+from tspbench.own_code import OwnClass, load_class, own_words
+from tspbench.preprocessing import Preprocessing
+
+TRIED_CLIPS = 2  # more than one, so that a lost dimension of the batch shows
+
+_tried: set[OwnClass] = set()
+
+
+def own_encoder(name: str) -> OwnClass:
+    """Return the encoder that ``name`` stands for; what it may leave out is filled in.
+
+    Args:
+        name: path/to/file.py:Name or package.module:Name.
+
+    Raises:
+        UserError: it cannot be loaded, see `load_class`, or does not state what `tspbench.encoders.contract.Encoder`
+            has to.
+    """
+    own = load_class(name, "encoder")
+    stated = inspect.getattr_static(own.kind, "preprocessing", None)
+    dimensions = inspect.getattr_static(own.kind, "feature_dim", None)
+    problems = []
+    if not isinstance(stated, Preprocessing):
+        problems.append(
+            "preprocessing = Preprocessing(clip_frames=16, frame_rate=15, size=224, mean=…, std=…) of "
+            f"tspbench.preprocessing, found {_told(stated)}"
+        )
+    if not isinstance(dimensions, int) or isinstance(dimensions, bool) or dimensions < 1:
+        problems.append(f"feature_dim = the length of a feature vector, found {_told(dimensions)}")
+    if own.kind.forward is nn.Module.forward:
+        problems.append("forward(self, clips), found nothing")
+    if problems:
+        raise UserError(f"{name}: expected in the class itself {'; '.join(problems)}: add what is missing.")
+    for optional, nothing in (("stem_prefix", ()), ("torchvision_weights", {})):
+        if not hasattr(own.kind, optional):
+            setattr(own.kind, optional, nothing)
+    return own
+
+
+def build_own(name: str) -> Any:
+    """Build a user's own encoder; the first time in a process it is tried on clips of zeros.
+
+    Raises:
+        UserError: it cannot be built, fails on a clip, or returns anything but a finite (B, feature_dim).
+    """
+    own = own_encoder(name)
+    try:
+        encoder = own.kind()
+    except Exception as error:  # whatever a stranger's constructor does
+        raise UserError(
+            f"{name} cannot be built without arguments ({own_words(error, own.path)}): mend its __init__."
+        ) from error
+    if own not in _tried:
+        _try(name, own, encoder)
+        _tried.add(own)
+    return encoder
+
+
+def own_facts(name: str) -> dict[str, object]:
+    """Return what a stage's settings say beside the name of a user's own encoder: its source, and its input."""
+    own = own_encoder(name)
+    return {"encoder_source": own.source, "preprocessing": asdict(own.kind.preprocessing)}
+
+
+def hash_weights(own: OwnClass, state: Mapping[str, Any]) -> str:
+    """Return what identifies an encoder with weights of its own: the SHA-256 of its source and its state dict."""
+    digest = hashlib.sha256(own.source.encode())
+    for key, value in sorted(state.items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _try(name: str, own: OwnClass, encoder: nn.Module) -> None:
+    spec: Preprocessing = own.kind.preprocessing
+    clips = torch.zeros(TRIED_CLIPS, 3, spec.clip_frames, spec.crop, spec.crop)
+    before = encoder.training
+    try:
+        with torch.no_grad():  # what a module keeps of it must serve training, too
+            features = encoder.eval()(clips)
+    except Exception as error:  # whatever a stranger's network does
+        raise UserError(
+            f"{name} fails on clips {tuple(clips.shape)} as its preprocessing says ({own_words(error, own.path)}): "
+            "mend its forward or its preprocessing."
+        ) from error
+    encoder.train(before)
+    wanted = (TRIED_CLIPS, own.kind.feature_dim)
+    if not isinstance(features, Tensor) or tuple(features.shape) != wanted:
+        found = tuple(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
+        raise UserError(
+            f"{name}: expected features {wanted} for clips {tuple(clips.shape)}, as its feature_dim says, found "
+            f"{found}: mend its forward or its feature_dim."
+        )
+    if not features.is_floating_point() or not bool(features.isfinite().all()):
+        found = "NaN or infinity" if features.is_floating_point() else str(features.dtype)
+        raise UserError(f"{name}: expected finite numbers for a clip of zeros, found {found}: mend its forward.")
+
+
+def _told(value: object) -> str:
+    return "nothing" if value is None else f"{value!r}"[:80]
