@@ -1,0 +1,311 @@
+"""Runs, pretraining, features and tables as Python functions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tspbench import ranks, watch
+from tspbench.api.inputs import (
+    Place,
+    Places,
+    Settings,
+    captioner_settings,
+    feature_rows,
+    found,
+    joined_device,
+    localizer_settings,
+    named_videos,
+    opened,
+    paths,
+    pretraining_recipe,
+)
+from tspbench.config import choose
+from tspbench.errors import UserError
+from tspbench.progress import progress
+from tspbench.report import ResultTable, result_table, write_table
+
+if TYPE_CHECKING:
+    from tspbench.stages.evaluate import Task
+
+# ruff: noqa: PLC0415 - `report` must not wait for torch, which the others load
+
+# Task → the localizer or captioner of TSP's paper.
+_LOCALIZERS: Final = {"tal": "gtad", "proposals": "bmn", "captioning": "bmt"}
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Features that were extracted.
+
+    Attributes:
+        features: the H5 file.
+        videos: names of the videos in it.
+        left_out: name of each video that could not be read → why.
+        class_scores: file of the action head's scores of each video, where asked for.
+    """
+
+    features: Path
+    videos: tuple[str, ...]
+    left_out: Mapping[str, str]
+    class_scores: Path | None
+
+
+def run(recipe: Place, out: Place | None = None, *, settings: Settings = (), device: str = "auto") -> ResultTable:
+    """Run a whole experiment, the demo (``"demo"``) for one; what is finished is skipped.
+
+    Args:
+        recipe: name of a shipped recipe, or a TOML file.
+        out: folder of the run, which also gets the table as Markdown; runs/NAME if None.
+        settings: changes of the recipe, such as ``{"seed": 1, "pretrain": {"tsp": {"fit": {"epochs": 4}}}}``.
+        device: see above.
+
+    Returns:
+        The rows, scores, differences and notes of the run's table.
+
+    Raises:
+        UserError: something is missing, or a mistake in data or recipe; what is finished by then is kept.
+
+    Example:
+        >>> table = api.run("smoke", "runs/smoke", settings={"seed": 1})
+        >>> "TSP on the target set" in table.rows
+        True
+    """
+    from tspbench.experiment import Experiment
+    from tspbench.recipe import read_recipe
+
+    folder = Path("runs") / Path(recipe).stem if out is None else Path(out)
+    return Experiment(read_recipe(str(recipe), settings), folder, joined_device(device)).run()
+
+
+def pretrain(
+    dataset: Place,
+    method: str,
+    encoder: str,
+    out: Place,
+    *,
+    init: str | None = None,
+    memory_budget: float | None = None,
+    settings: Settings = (),
+    seed: int = 0,
+    device: str = "auto",
+) -> Path:
+    """Pretrain an encoder on a data set's videos.
+
+    Args:
+        dataset: see above.
+        method: "tac", "tsp" or "lofi".
+        encoder: see above.
+        out: folder for everything that comes out; the same folder resumes.
+        init: initial weights: "random", "kinetics", "imagenet" or a file; published ones if None.
+        memory_budget: GiB; of "lofi" the finest fidelity whose step fits is taken.
+        settings: changes of the method's published settings.
+        seed: everything random follows from it.
+        device: see above.
+
+    Returns:
+        The file of the encoder's weights.
+
+    Raises:
+        UserError: an unknown name, settings or data that do not fit.
+
+    Example:
+        >>> weights = api.pretrain("my-videos", "tac", "tiny", "runs/tac", settings={"fit": {"epochs": 1}})
+        >>> weights.name
+        'encoder.safetensors'
+    """
+    from tspbench.experiment import Experiment
+
+    recipe = pretraining_recipe(dataset, method, encoder, init, memory_budget, settings, seed)
+    return Experiment(recipe, Path(out), joined_device(device)).checkpoint(method)
+
+
+def extract(
+    out: Place,
+    *,
+    encoder: str | None = None,
+    checkpoint: Place | None = None,
+    dataset: Place | None = None,
+    videos: Places = (),
+    stride_frames: int | None = None,
+    class_scores: Place | None = None,
+    skip_unreadable: bool = False,
+    precision: str = "fp32",
+    device: str = "auto",
+) -> Extracted:
+    """Extract the features of a data set's videos, of a folder's, or of single ones.
+
+    Args:
+        out: H5 file to write; finished parts of an interrupted extraction are kept.
+        encoder: see above; of a checkpoint of ours it may be left out.
+        checkpoint: weights: ours, released TSP, or a state dict; torchvision's if None.
+        dataset: see above; either this or ``videos``.
+        videos: videos, or folders of videos.
+        stride_frames: frames between clips; the clip's length if None.
+        class_scores: where to write the action head's scores of each video (JSON), if anywhere.
+        skip_unreadable: leave unreadable videos out, listed in the file.
+        precision: "fp32", or "bf16", which is faster on a GPU.
+        device: see above.
+
+    Raises:
+        UserError: weights that do not fit, or videos that cannot be read.
+
+    Example:
+        >>> weights = "runs/tac/pretrain/tac/encoder.safetensors"
+        >>> found = api.extract("tac.h5", checkpoint=weights, dataset="my-videos", class_scores="scores.json")
+        >>> len(found.videos), found.left_out
+        (6, {})
+    """
+    from tspbench.encoders import encoder_facts, load_encoder, named_encoder
+    from tspbench.stages.extract import (
+        Extraction,
+        TrainedEncoder,
+        action_labels,
+        check_readable,
+    )
+    from tspbench.stages.extract import class_scores as scores_of
+    from tspbench.stages.extract import extract as extract_features
+    from tspbench.storage.class_scores import write_class_scores
+    from tspbench.storage.features import FeatureFiles
+    from tspbench.storage.hashes import hash_file
+
+    target, weights_file = Path(out), found(checkpoint)
+    if encoder is not None:
+        named_encoder(encoder)
+    files = named_videos(dataset, videos)
+    if not skip_unreadable:
+        check_readable(next(iter(files.values())))
+    module, weights = load_encoder(encoder, weights_file)
+    if class_scores is not None:
+        action_labels(weights, weights_file)
+    name = encoder or str(weights.encoder)
+    source = str(weights.card["source"]) if weights_file is None else hash_file(weights_file)
+    how = Extraction(
+        stride_frames=stride_frames or module.preprocessing.clip_frames,
+        device=joined_device(device),
+        precision=precision,
+        skip_unreadable=skip_unreadable,
+    )
+    with progress("extract") as advance, watch.stage(f"extract into {target}", shared=True):
+        trained = TrainedEncoder(module, name, source, encoder_facts(name))
+        left_out = extract_features(trained, files, target, how, advance)
+    scores = None if class_scores is None else Path(class_scores)
+    if scores is not None and weights_file is not None:
+        ranks.by_first(lambda: write_class_scores(scores, scores_of(FeatureFiles([target]), weights_file)))
+    return Extracted(target, tuple(name for name in files if name not in left_out), left_out, scores)
+
+
+def evaluate(
+    task: str,
+    dataset: Place,
+    features: Mapping[str, Places],
+    out: Place,
+    *,
+    localizer: str | None = None,
+    class_scores: Place | None = None,
+    proposals: Places = (),
+    sound: Place | None = None,
+    references: Sequence[str] = (),
+    settings: Settings = (),
+    seed: int = 0,
+    device: str = "auto",
+) -> ResultTable:
+    """Train, predict and score a localizer or captioner on each feature set; one table.
+
+    Args:
+        task: "tal" (temporal action localization), "proposals" or "captioning".
+        dataset: see above.
+        features: name of the row → its H5 file, or several that are one set.
+        out: folder of the run; the same folder resumes.
+        localizer: see above, or a captioner; that of TSP's paper (gtad, bmn, bmt) if None.
+        class_scores: video-level class scores, which label detections; class-agnostic if None.
+        proposals: proposals of training and validation videos, for pgcn.
+        sound: audio features for captioning.
+        references: rows to compare with, such as "random-features" and "upper-mark".
+        settings: changes of the localizer's or captioner's published settings.
+        seed: everything random follows from it.
+        device: see above.
+
+    Raises:
+        UserError: a mistake in settings or files; those that can be seen from the outside are found before any work.
+
+    Example:
+        >>> rows = {"TAC": "tac.h5", "TSP": "tsp.h5"}
+        >>> table = api.evaluate("tal", "my-videos", rows, "runs/table", class_scores="scores.json")
+        >>> table.rows
+        ['TAC', 'TSP']
+    """
+    from tspbench.stages.evaluate import evaluate as evaluate_rows
+
+    rows, folder = feature_rows(features), Path(out)
+    captions = task == "captioning"
+    for option, given, wanted in (
+        ("--class-scores", class_scores is not None, task == "tal"),
+        ("--proposals", bool(paths(proposals)), task == "tal"),
+        ("--reference", bool(references), not captions),
+        ("--sound", sound is not None, captions),
+    ):
+        if given and not wanted:
+            raise UserError(f"{option}: the task {task} has no use for it: leave it out.")
+    what = _task(
+        task,
+        dataset,
+        folder,
+        localizer,
+        class_scores,
+        proposals,
+        sound,
+        references,
+        settings,
+        seed,
+        joined_device(device),
+    )
+    evaluate_rows([what], rows, f"{'Describing' if captions else 'Finding'} actions on {what.dataset.name}", [])
+    return write_table(folder)
+
+
+def _task(
+    task: str,
+    dataset: Place,
+    folder: Path,
+    localizer: str | None,
+    class_scores: Place | None,
+    proposals: Places,
+    sound: Place | None,
+    references: Sequence[str],
+    settings: Settings,
+    seed: int,
+    device: str,
+) -> "Task":
+    from tspbench.stages.captioning_inputs import Captioning
+    from tspbench.stages.localization import Localization
+
+    data = opened(dataset, seed)
+    name = localizer or _LOCALIZERS[choose("task", task, _LOCALIZERS)]
+    if task == "captioning":
+        return Captioning(data, captioner_settings(name, settings), found(sound), seed, device, folder)
+    labelled_elsewhere = task == "proposals" or class_scores is not None
+    return Localization(
+        task,
+        data,
+        localizer_settings(name, data.protocol, labelled_elsewhere, settings),
+        found(class_scores),
+        list(dict.fromkeys(references)),
+        seed,
+        device,
+        folder,
+        tuple(file for place in paths(proposals) if (file := found(place)) is not None),
+    )
+
+
+def report(folder: Place) -> ResultTable:
+    """Return the table of a run from its records, finished or not; nothing is written.
+
+    Raises:
+        UserError: the folder is not a run, or its rows' scores do not mean the same.
+
+    Example:
+        >>> api.report("runs/table").header[:2]
+        ['features', 'mAP@0.50']
+    """
+    return result_table(Path(folder))
