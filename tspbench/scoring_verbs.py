@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tspbench import api
 from tspbench.errors import UserError
-from tspbench.progress import progress, say
-from tspbench.stages.compare import Comparison, compare, verdict
-from tspbench.stages.score import ScoreReport, UnknownVideos, score_files
+from tspbench.progress import say
+from tspbench.stages.compare import Comparison, verdict
+from tspbench.stages.diagnose import FIGURE_FILE, TABLES_FILE, markdown
+from tspbench.stages.score import ScoreReport, UnknownVideos
 
 MOST_COLUMNS: Final = 6
 USUAL: Final = ("AP@0.50", "AP@0.75", "AP@0.95", "average_AP")
@@ -33,20 +35,18 @@ def score_predictions(
     json_out: Path | None,
 ) -> None:
     """Score a prediction file; print what was scored, then the metrics in percent."""
-    with progress("score") as advance:
-        report = score_files(
-            task,
-            predictions,
-            ground_truth,
-            subset,
-            protocol,
-            labels=labels,
-            unknown=unknown,
-            per_class=per_class,
-            intervals=intervals,
-            json_out=json_out,
-            report=advance,
-        )
+    report = api.score(
+        task,
+        predictions,
+        ground_truth,
+        subset=subset,
+        protocol=protocol,
+        labels=labels,
+        unknown_videos=unknown,
+        per_class=per_class,
+        intervals=intervals,
+        json=json_out,
+    )
     for line in summary(task, report.counts, unknown):
         say(line)
     console = Console()
@@ -69,18 +69,16 @@ def compare_predictions(
     json_out: Path | None,
 ) -> None:
     """Compare two systems, each one file or several with commas between them, and print the differences in points."""
-    with progress("compare") as advance:
-        found = compare(
-            task,
-            _paths(a),
-            _paths(b),
-            ground_truth,
-            subset,
-            protocol,
-            unknown=unknown,
-            json_out=json_out,
-            report=advance,
-        )
+    found = api.compare(
+        task,
+        _paths(a),
+        _paths(b),
+        ground_truth,
+        subset=subset,
+        protocol=protocol,
+        unknown_videos=unknown,
+        json=json_out,
+    )
     say(f"A: {', '.join(found.a)}")
     say(f"B: {', '.join(found.b)}")
     Console().print(_differences(found))
@@ -100,9 +98,7 @@ def diagnose_predictions(
     unknown: UnknownVideos,
 ) -> None:
     """Diagnose a prediction file; print the tables, and say where they and the figure are."""
-    from tspbench.stages.diagnose import FIGURE_FILE, TABLES_FILE, diagnose_files, markdown  # noqa: PLC0415 - matplotlib
-
-    report = diagnose_files(predictions, ground_truth, subset, protocol, out=out, unknown=unknown)
+    report = api.diagnose(predictions, ground_truth, out, subset=subset, protocol=protocol, unknown_videos=unknown)
     print(markdown(report), end="")
     say(f"Tables: {out / TABLES_FILE}; figure: {out / FIGURE_FILE}")
 

@@ -58,7 +58,7 @@ def run(recipe: Place, out: Place | None = None, *, settings: Settings = (), dev
         recipe: name of a shipped recipe, or a TOML file.
         out: folder of the run, which also gets the table as Markdown; runs/NAME if None.
         settings: changes of the recipe, such as ``{"seed": 1, "pretrain": {"tsp": {"fit": {"epochs": 4}}}}``.
-        device: see above.
+        device: see `tspbench.api`.
 
     Returns:
         The rows, scores, differences and notes of the run's table.
@@ -93,15 +93,15 @@ def pretrain(
     """Pretrain an encoder on a data set's videos.
 
     Args:
-        dataset: see above.
+        dataset: see `tspbench.api`.
         method: "tac", "tsp" or "lofi".
-        encoder: see above.
+        encoder: see `tspbench.api`.
         out: folder for everything that comes out; the same folder resumes.
         init: initial weights: "random", "kinetics", "imagenet" or a file; published ones if None.
         memory_budget: GiB; of "lofi" the finest fidelity whose step fits is taken.
         settings: changes of the method's published settings.
         seed: everything random follows from it.
-        device: see above.
+        device: see `tspbench.api`.
 
     Returns:
         The file of the encoder's weights.
@@ -137,15 +137,15 @@ def extract(
 
     Args:
         out: H5 file to write; finished parts of an interrupted extraction are kept.
-        encoder: see above; of a checkpoint of ours it may be left out.
+        encoder: see `tspbench.api`; of a checkpoint of ours it may be left out.
         checkpoint: weights: ours, released TSP, or a state dict; torchvision's if None.
-        dataset: see above; either this or ``videos``.
+        dataset: see `tspbench.api`; either this or ``videos``.
         videos: videos, or folders of videos.
         stride_frames: frames between clips; the clip's length if None.
         class_scores: where to write the action head's scores of each video (JSON), if anywhere.
         skip_unreadable: leave unreadable videos out, listed in the file.
         precision: "fp32", or "bf16", which is faster on a GPU.
-        device: see above.
+        device: see `tspbench.api`.
 
     Raises:
         UserError: weights that do not fit, or videos that cannot be read.
@@ -214,17 +214,17 @@ def evaluate(
 
     Args:
         task: "tal" (temporal action localization), "proposals" or "captioning".
-        dataset: see above.
+        dataset: see `tspbench.api`.
         features: name of the row → its H5 file, or several that are one set.
         out: folder of the run; the same folder resumes.
-        localizer: see above, or a captioner; that of TSP's paper (gtad, bmn, bmt) if None.
+        localizer: see `tspbench.api`, or a captioner; that of TSP's paper (gtad, bmn, bmt) if None.
         class_scores: video-level class scores, which label detections; class-agnostic if None.
         proposals: proposals of training and validation videos, for pgcn.
         sound: audio features for captioning.
         references: rows to compare with, such as "random-features" and "upper-mark".
         settings: changes of the localizer's or captioner's published settings.
         seed: everything random follows from it.
-        device: see above.
+        device: see `tspbench.api`.
 
     Raises:
         UserError: a mistake in settings or files; those that can be seen from the outside are found before any work.
@@ -237,6 +237,7 @@ def evaluate(
     """
     from tspbench.stages.evaluate import evaluate as evaluate_rows
 
+    choose("task", task, _LOCALIZERS)
     rows, folder = feature_rows(features), Path(out)
     captions = task == "captioning"
     for option, given, wanted in (
@@ -258,7 +259,7 @@ def evaluate(
         references,
         settings,
         seed,
-        joined_device(device),
+        device,
     )
     evaluate_rows([what], rows, f"{'Describing' if captions else 'Finding'} actions on {what.dataset.name}", [])
     return write_table(folder)
@@ -281,9 +282,9 @@ def _task(
     from tspbench.stages.localization import Localization
 
     data = opened(dataset, seed)
-    name = localizer or _LOCALIZERS[choose("task", task, _LOCALIZERS)]
+    name, where = localizer or _LOCALIZERS[task], joined_device(device)
     if task == "captioning":
-        return Captioning(data, captioner_settings(name, settings), found(sound), seed, device, folder)
+        return Captioning(data, captioner_settings(name, settings), found(sound), seed, where, folder)
     labelled_elsewhere = task == "proposals" or class_scores is not None
     return Localization(
         task,
@@ -292,7 +293,7 @@ def _task(
         found(class_scores),
         list(dict.fromkeys(references)),
         seed,
-        device,
+        where,
         folder,
         tuple(file for place in paths(proposals) if (file := found(place)) is not None),
     )
