@@ -33,6 +33,8 @@ def write_subtitles(
     segments_seconds: NDArray[np.float64],
     sentences: Sequence[str],
     scores: NDArray[np.float64],
+    *,
+    name: str = "",
 ) -> tuple[Path, Path]:
     """Write the subtitles of a video, each file atomically.
 
@@ -44,6 +46,7 @@ def write_subtitles(
         segments_seconds: (N, 2) [start, end).
         sentences: N texts, in one line or several.
         scores: (N,), the higher the better.
+        name: of the files without suffix, where it is not to follow from the video's.
 
     Returns:
         The .srt and the .vtt file.
@@ -60,7 +63,7 @@ def write_subtitles(
     webvtt = [
         f"\n{_clock(start, '.')} --> {_clock(end, '.')}\n{text.translate(_WEBVTT)}\n" for start, end, text in cues
     ]
-    name = file_name(video)
+    name = name or file_name(video)
     paths = folder / f"{name}.srt", folder / f"{name}.vtt"
     write_text(paths[0], "".join(subrip))
     write_text(paths[1], "WEBVTT\n" + "".join(webvtt))

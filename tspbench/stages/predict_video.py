@@ -1,0 +1,185 @@
+"""One video + a row of a run → segments, subtitles, a picture, and the record of them."""
+
+import csv
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.segments import Predictions
+from tspbench.errors import UserError
+from tspbench.segment_batches import Floats
+from tspbench.stages.stage import run_stage
+from tspbench.stages.trained_row import TrainedRow
+from tspbench.storage.atomic import write_bytes, write_text
+from tspbench.storage.hashes import hash_data, hash_file
+from tspbench.storage.json_files import read_json
+from tspbench.storage.predictions import write_predictions
+from tspbench.storage.records import Record
+from tspbench.storage.subtitles import chosen_cues, file_name, write_subtitles
+from tspbench.storage.thumbnails import read_thumbnails
+from tspbench.video_picture import Shown, video_picture, worth_showing
+
+SUFFIXES: Final = (".json", ".csv", ".srt", ".vtt", ".png")
+RECORDS: Final = "records"  # folder of the records, below that of the predictions
+THUMBNAILS: Final = 10
+THUMBNAIL_PIXELS: Final = 200
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A labelled segment of a video, in seconds."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence about a segment of a video, in seconds."""
+
+    start_seconds: float
+    end_seconds: float
+    sentence: str
+    score: float
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """What was found in a video.
+
+    Attributes:
+        video: its file.
+        name: what it is called in the files that were written.
+        duration_seconds: of the video.
+        detections: best first.
+        captions: best first; empty where the run has no captioner for the row.
+        files: what was written, in the order of `SUFFIXES`.
+    """
+
+    video: Path
+    name: str
+    duration_seconds: float
+    detections: list[Detection]
+    captions: list[Caption]
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class VideoStage:
+    """One video: found once, recorded, skipped when its files are there from the same row."""
+
+    name: str
+    path: Path
+    row: str
+    trained: TrainedRow
+    out: Path
+
+    @property
+    def base(self) -> str:
+        """What its files are called: as the video, where that is a name that nobody trips over."""
+        plain = self.name.isprintable() and not self.name.startswith(".") and len(self.name.encode()) <= 180
+        return self.name if plain else file_name(self.name)
+
+    def run(self) -> VideoPrediction:
+        """Look at the video unless that is done, and return what was found.
+
+        Raises:
+            UserError: the video cannot be read, or a file cannot be written.
+        """
+        outputs = [f"{self.base}{suffix}" for suffix in SUFFIXES]
+        folder = self.out / RECORDS / file_name(self.name)
+        settings = {"row": self.row, "video": self.name, "labels": self.trained.labels}
+        inputs = {**self.trained.hashes, "video": hash_file(self.path)}
+        try:
+            record = run_stage("predict", folder, settings, inputs, [f"../../{each}" for each in outputs], self._work)
+        except UserError:
+            with suppress(OSError):
+                folder.rmdir()  # nothing was found to record
+            raise
+        return self._read(record, [self.out / each for each in outputs])
+
+    def _work(self, _key: str) -> Mapping[str, object]:
+        scratch = self.out / f".{hash_data(self.name)[:16]}.features"
+        try:
+            found = self.trained.look(self.path, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        best = np.argsort(-found.detections.score, kind="stable")
+        detections = _by_rank(found.detections, best, self.name)
+        write_predictions(self.out / f"{self.base}.json", detections)
+        rows = _detections(detections)
+        write_text(self.out / f"{self.base}.csv", _csv(self.name, rows))
+        shown = [Shown(each.start_seconds, each.end_seconds, each.label, each.score) for each in rows]
+        segments, scores, sentences = found.captions or _labels_told(shown)
+        write_subtitles(self.out, self.name, segments, sentences, scores, name=self.base)
+        cues = chosen_cues(segments, sentences, scores) if found.captions else []
+        picture = video_picture(
+            f"{self.name} · {self.row}",
+            found.duration_seconds,
+            read_thumbnails(self.path, THUMBNAILS, THUMBNAIL_PIXELS),
+            shown,
+            [Shown(start / 1000, end / 1000, text) for start, end, text in cues],
+            found.foreground,
+        )
+        write_bytes(self.out / f"{self.base}.png", picture)
+        captions = zip(*(found.captions or ([], [], [])), strict=True)
+        return {
+            "duration_seconds": found.duration_seconds,
+            "captions": [[*map(float, ends), sentence, float(score)] for ends, score, sentence in captions],
+        }
+
+    def _read(self, record: Record, files: list[Path]) -> VideoPrediction:
+        content: Any = read_json(files[0], "prediction")
+        rows = content["results"].get(self.name, [])
+        captions: Any = record.figures["captions"]
+        return VideoPrediction(
+            video=self.path,
+            name=self.name,
+            duration_seconds=float(str(record.figures["duration_seconds"])),
+            detections=[Detection(row["segment"][0], row["segment"][1], row["label"], row["score"]) for row in rows],
+            captions=[Caption(*each) for each in captions],
+            files=files,
+        )
+
+
+def _labels_told(detections: Sequence[Shown]) -> tuple[Floats, Floats, list[str]]:
+    """Return (n, 2) segments in seconds, (n,) scores and labels of the detections that subtitles tell of."""
+    best = worth_showing(detections)
+    segments = np.array([(each.start_seconds, each.end_seconds) for each in best]).reshape(-1, 2)
+    return segments, np.array([each.score for each in best]), [each.text for each in best]
+
+
+def _by_rank(found: Predictions, order: NDArray[np.int64], name: str) -> Predictions:
+    """Return predictions about one video in another order, under its name."""
+    return Predictions(
+        found.video[order],
+        found.start[order],
+        found.end[order],
+        found.score[order],
+        found.label[order],
+        (name,),
+        found.labels,
+    )
+
+
+def _detections(found: Predictions) -> list[Detection]:
+    columns = (found.start.tolist(), found.end.tolist(), found.label.tolist(), found.score.tolist())
+    return [Detection(start, end, found.labels[k], score) for start, end, k, score in zip(*columns, strict=True)]
+
+
+def _csv(name: str, detections: Sequence[Detection]) -> str:
+    """Return detections as a table, every number to its last bit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["video", "start", "end", "label", "score"])
+    writer.writerows([name, each.start_seconds, each.end_seconds, each.label, each.score] for each in detections)
+    return text.getvalue()

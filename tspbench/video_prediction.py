@@ -1,0 +1,155 @@
+"""Videos of one's own + a finished run → segments, subtitles and a picture of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tspbench.datasets import find_videos
+from tspbench.errors import UserError
+from tspbench.progress import progress, say
+from tspbench.report import MAIN, MAIN_HEADING
+from tspbench.stages.predict_video import VideoPrediction, VideoStage
+from tspbench.stages.trained_row import TASKS, TrainedRow, why_not
+from tspbench.storage.records import read_record
+from tspbench.storage.runs import Row, Run, TaskTable, read_run
+from tspbench.storage.video import silence_decoders
+
+
+@dataclass(frozen=True)
+class VideoPredictions:
+    """What was found in several videos.
+
+    Attributes:
+        row: of the run that was asked.
+        out: where the files lie.
+        videos: those that could be read, in the order they were given.
+        problems: file → why nothing was found in it.
+        notes: what is done otherwise than in the run, a sentence each.
+    """
+
+    row: str
+    out: Path
+    videos: list[VideoPrediction]
+    problems: dict[Path, str]
+    notes: list[str]
+
+
+def predict_videos(
+    videos: Sequence[Path],
+    run: Path,
+    *,
+    row: str | None = None,
+    checkpoints: Sequence[Path] = (),
+    out: Path | None = None,
+    device: str = "cpu",
+) -> VideoPredictions:
+    """Find labelled segments in videos with what a run has trained, and write them for people and for programs.
+
+    A video whose files are there from the same row is not looked at again.
+
+    Args:
+        videos: files, and folders of such.
+        run: folder of a finished run.
+        row: name of one of its rows; None: the trained one with the best score.
+        checkpoints: weights of encoders that do not lie in the run.
+        out: folder for the files; None: predictions below ``run``.
+        device: torch device.
+
+    Returns:
+        What was found, and the videos that could not be read.
+
+    Raises:
+        UserError: nothing can be done: no videos, no such run or row, weights that are missing.
+    """
+    silence_decoders()  # what is wrong with a video is said in a sentence
+    files = named_videos(videos)
+    manifest = read_run(run)
+    name = row or best_row(run, manifest)
+    trained = TrainedRow(run, manifest, name, checkpoints, device)
+    for note in trained.notes:
+        say(note)
+    where = run / "predictions" if out is None else out
+    done: list[VideoPrediction] = []
+    problems: dict[Path, str] = {}
+    with progress(f"predict · {name}") as advance:
+        for number, (video, path) in enumerate(files.items()):
+            advance(number, len(files), video)
+            try:
+                done.append(VideoStage(video, path, name, trained, where).run())
+            except UserError as error:
+                problems[path] = str(error)
+        advance(len(files), len(files))
+    return VideoPredictions(name, where, done, problems, trained.notes)
+
+
+def told(found: VideoPrediction) -> str:
+    """Return what was found in a video in one line."""
+    parts = [f"{len(found.detections)} detections"]
+    if found.captions:
+        parts.append(f"{len(found.captions)} captions")
+    for best in found.detections[:1]:
+        parts.append(f"best: {best.label} {best.start_seconds:.1f}-{best.end_seconds:.1f} s ({best.score:.2f})")
+    return f"{found.name}: {', '.join(parts)}"
+
+
+def told_problems(found: VideoPredictions) -> str:
+    """Return in one sentence how many videos nothing was found in, and why the first."""
+    first, total = next(iter(found.problems.values())), len(found.problems) + len(found.videos)
+    if total == 1:
+        return first
+    kept = f", the files of the other {len(found.videos)} are in {found.out}" if found.videos else ""
+    which = "" if len(found.problems) == 1 else f" ({', '.join(path.name for path in found.problems)})"
+    return f"{len(found.problems)} of {total} videos could not be read{which}{kept}; the first: {first}"
+
+
+def named_videos(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return videos by name: that of their file without its suffix.
+
+    Args:
+        paths: files, and folders of such; a file that is named twice counts once.
+
+    Raises:
+        UserError: a folder without videos, two files of one name, or nothing at all.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        for file in find_videos(path).values() if path.is_dir() else [path]:
+            name = file.stem.encode(errors="surrogateescape").decode(errors="replace")
+            if found.setdefault(name, file).resolve() != file.resolve():
+                raise UserError(
+                    f"{found[name]} and {file} would both be written as {name!r}: rename one, or give them one after "
+                    "the other with another --out."
+                )
+    if not found:
+        raise UserError("No video was given: name files, or folders of such.")
+    return found
+
+
+def best_row(folder: Path, run: Run) -> str:
+    """Return the row with the best score among those that can find something in a new video.
+
+    Scores are those of the first task of `TASKS` that has such rows.
+
+    Raises:
+        UserError: there is none.
+    """
+    for task in TASKS:
+        tables = [table for table in run.tables if table.task == task and table.part != "ground-truth"]
+        able = [(table, row) for table in tables for row in table.rows if not why_not(folder, table, row)]
+        if able:
+            scores = {row.name: _score(folder, table, row) for table, row in able}
+            name = max(scores, key=scores.__getitem__)
+            score = f" ({MAIN_HEADING[task]} {100 * scores[name]:.2f})" if scores[name] >= 0 else ""
+            say(f"Row: {name}{score}, the best of {len(scores)} that can; --row names another.")
+            return name
+    every = [(table, row) for table in run.tables for row in table.rows]
+    why = f" ({every[0][1].name!r}: {why_not(folder, *every[0])})" if every else ""
+    raise UserError(f"{folder}: no row of this run can find anything in a new video{why}.")
+
+
+def _score(folder: Path, table: TaskTable, row: Row) -> float:
+    """Return a row's main metric, -1 where it has not been scored."""
+    record = read_record(folder / row.folder / "score")
+    metrics: Any = record.figures["metrics"] if record and record.settings.get("row") == row.key else {}
+    return float(metrics.get(MAIN[table.task], -1.0))
