@@ -8,18 +8,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Floor → modules and packages on it. A new module has to take its place here.
 FLOORS = {
-    6: "tspbench.cli tspbench.cli_group tspbench.cli_options tspbench.data_cli tspbench.__main__",
+    6: "tspbench.cli tspbench.cli_group tspbench.cli_options tspbench.data_cli tspbench.study_cli tspbench.__main__",
     5: "tspbench.api tspbench.verbs tspbench.scoring_verbs tspbench.doctor tspbench.doctor_parts "
     "tspbench.doctor_places tspbench.experiment tspbench.recipe "
     "tspbench.recipe_defaults tspbench.sources tspbench.plan tspbench.probe "
     "tspbench.estimate tspbench.data_verbs tspbench.report "
-    "tspbench.report_published tspbench.listing tspbench.checking",
+    "tspbench.report_published tspbench.page tspbench.listing tspbench.checking tspbench.video_prediction",
     4: "tspbench.stages",
     3: "tspbench.datasets tspbench.encoders tspbench.pretraining tspbench.clip_batches "
     "tspbench.reference_rows tspbench.feature_reading tspbench.feature_views tspbench.feature_batches "
     "tspbench.segment_batches tspbench.proposal_batches tspbench.caption_sets tspbench.streaming tspbench.video_labels "
     "tspbench.vocabulary tspbench.fit tspbench.fit_settings tspbench.meter tspbench.training_state "
-    "tspbench.plots tspbench.feature_study tspbench.study_plots tspbench.clip_reading tspbench.snippet_batches",
+    "tspbench.plots tspbench.video_picture "
+    "tspbench.feature_study tspbench.study_plots tspbench.clip_reading tspbench.snippet_batches",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
     "tspbench.progress tspbench.device tspbench.processes tspbench.video_names tspbench.ranks tspbench.beats "

@@ -244,6 +244,26 @@ def evaluate(
 
 
 @app.command()
+def predict(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos, or folders of videos.")],
+    run: Annotated[Path, typer.Option("--run", help="Folder of a finished run, demo or evaluate.")],
+    row: Annotated[str | None, typer.Option("--row", help="Row of its table; default: the best one.")] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option("--checkpoint", help="Weights of an encoder outside the run; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: RUN/predictions.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Find actions in videos of your own: segments (JSON, CSV), subtitles and a picture of each.
+
+    Example: tspbench predict jump.mp4 clips/ --run runs/demo
+    """
+    from tspbench.verbs import predict_videos
+
+    predict_videos(videos, run, row=row, checkpoints=checkpoint or [], out=out, device=device)
+
+
+@app.command()
 def score(
     task: TaskName,
     predictions: Annotated[Path, typer.Option("--predictions", help="ActivityNet, THUMOS14 or densevid submission.")],

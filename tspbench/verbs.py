@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from tspbench import api
+from tspbench.api.inputs import found as found_file
+from tspbench.api.inputs import joined_device
 from tspbench.errors import UserError
 from tspbench.progress import say
 from tspbench.report import TABLE_FILE, terminal, write_table
@@ -122,6 +124,32 @@ def evaluate_features(
     )
     _print(table)
     say(f"Table: {out / TABLE_FILE}; records and predictions are in {out / task}.")
+
+
+def predict_videos(
+    videos: Sequence[Path], run: Path, *, row: str | None, checkpoints: Sequence[Path], out: Path | None, device: str
+) -> None:
+    """Find actions in videos with what a run has trained, and print the best of each.
+
+    Raises:
+        UserError: also where some videos could not be read; the files of all others are written by then.
+    """
+    from tspbench import video_prediction
+
+    found = video_prediction.predict_videos(
+        videos,
+        run,
+        row=row,
+        checkpoints=[path for each in checkpoints if (path := found_file(each)) is not None],
+        out=out,
+        device=joined_device(device),
+    )
+    for each in found.videos:
+        print(video_prediction.told(each))
+    if found.videos:
+        say(f"Segments, subtitles and pictures of {len(found.videos)} video(s): {found.out}")
+    if found.problems:
+        raise UserError(video_prediction.told_problems(found))
 
 
 def _print(table: "ResultTable") -> None:
