@@ -20,6 +20,7 @@ from tspbench.cli_options import (
     Precision,
     ProtocolName,
     References,
+    ReportFormat,
     Seed,
     Subset,
     TaskName,
@@ -342,15 +343,21 @@ def diagnose(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")],
+    form: Annotated[
+        ReportFormat, typer.Option("--format", help="Markdown tables, or one HTML page of all runs.")
+    ] = ReportFormat.MD,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML page to write; default: report.html in the run's folder.")
+    ] = None,
 ) -> None:
-    """Write a run's table again from its records, finished or not.
+    """Write the tables of runs again from their records, finished or not, or show them on one HTML page.
 
-    Example: tspbench report runs/demo
+    Example: tspbench report runs/demo --format html
     """
-    from tspbench.verbs import report_run
+    from tspbench.verbs import report_runs
 
-    report_run(folder)
+    report_runs(folders, form.value, out)
 
 
 @app.command()

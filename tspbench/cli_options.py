@@ -53,6 +53,13 @@ class Kind(StrEnum):
     FILES = "files"
 
 
+class ReportFormat(StrEnum):
+    """How a report is written."""
+
+    MD = "md"
+    HTML = "html"
+
+
 class Precision(StrEnum):
     """Arithmetic of the forward pass."""
 

@@ -156,10 +156,18 @@ def _print(table: "ResultTable") -> None:
     Console().print(terminal(table))
 
 
-def report_run(folder: Path) -> None:
-    """Write and print a run's table from its records."""
-    _print(write_table(folder))
-    say(f"Table: {folder / TABLE_FILE}")
+def report_runs(folders: Sequence[Path], form: str, out: Path | None) -> None:
+    """Write and print the tables of runs from their records, or write one HTML page of them all."""
+    if form == "html":
+        from tspbench.page.build import PAGE_FILE, write_page
+
+        say(f"Page: {write_page(folders, out or (folders[0] if len(folders) == 1 else Path()) / PAGE_FILE)}")
+        return
+    if out is not None:
+        raise UserError(f"--out {out}: a Markdown table lies in its run's folder: leave it out, or add --format html.")
+    for folder in folders:
+        _print(write_table(folder))
+        say(f"Table: {folder / TABLE_FILE}")
 
 
 def _rows(features: Sequence[str]) -> dict[str, list[str]]:
