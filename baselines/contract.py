@@ -140,7 +140,7 @@ class Localizer(Protocol[Output, Targets]):
             mask: ``(B, T)`` bool, True on steps of the video, which come first.
 
         Returns:
-            A frozen dataclass of tensors, each video's part of which depends on that video alone.
+            A tensor or a frozen dataclass of tensors, each video's part of which depends on that video alone.
         """
 
     def targets(self, segments: Sequence[Tensor], labels: Sequence[Tensor]) -> Targets:

@@ -146,8 +146,8 @@ BMT: Final = CaptionerSettings(
 CAPTIONERS: Final[dict[str, CaptionerSettings]] = {"bmt": BMT}
 """Captioner → its published settings, for ActivityNet Captions."""
 
-OWN: Final = _ADAM
-"""How a user's own localizer is trained where nobody says how: ten epochs of Adam, the second half at a tenth."""
+OWN: Final = _ADAM.model_copy(update={"schedule": "cosine", "milestones": ()})
+"""How a user's own localizer is trained where nobody says how: ten epochs of Adam, along half a cosine."""
 
 PUBLISHED: Final[dict[str, dict[str, LocalizerSettings]]] = {
     "gtad": {ACTIVITYNET: _GTAD_ACTIVITYNET, THUMOS14: _GTAD_THUMOS14},
