@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 # Floor → modules and packages on it. A new module has to take its place here.
 FLOORS = {
     6: "tspbench.cli tspbench.cli_group tspbench.cli_options tspbench.data_cli tspbench.study_cli tspbench.__main__",
-    5: "tspbench.api tspbench.verbs tspbench.scoring_verbs tspbench.doctor tspbench.doctor_parts "
+    5: "tspbench.api tspbench.verbs tspbench.scoring_verbs tspbench.study_verbs tspbench.doctor tspbench.doctor_parts "
     "tspbench.doctor_places tspbench.experiment tspbench.recipe "
     "tspbench.recipe_defaults tspbench.sources tspbench.plan tspbench.probe "
     "tspbench.estimate tspbench.data_verbs tspbench.report "

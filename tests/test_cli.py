@@ -23,9 +23,10 @@ from tspbench.storage.checkpoints import Weights, write_weights
 from tspbench.storage.features import FeatureFiles, RowMeaning, VideoFeatures, write_features
 
 _TOP = get_command(app).commands
-# Name as typed → command; those below `tspbench data` are commands of their own.
-COMMANDS = {name: command for name, command in _TOP.items() if name != "data"} | {
-    f"data {name}": command for name, command in _TOP["data"].commands.items()
+_GROUPS = ("data", "study")
+# Name as typed → command; those below `tspbench data` and `tspbench study` are commands of their own.
+COMMANDS = {name: command for name, command in _TOP.items() if name not in _GROUPS} | {
+    f"{group} {name}": command for group in _GROUPS for name, command in _TOP[group].commands.items()
 }
 GOLDEN = "golden/detection_and_proposal_scores.json"
 
@@ -192,6 +193,9 @@ MISTAKES = {
     f"{TABLE} --features a=FEATURES --set fit.epohcs=1": "did you mean 'epochs'?",
     "pretrain --dataset DATASET --method tps --encoder tiny --out OUT": "did you mean 'tsp'?",
     "pretrain --dataset DATASET --method tsp --encoder tiney --out OUT": "did you mean 'tiny'?",
+    "study features a=FEATURES nowhere.h5 --dataset DATASET --out OUT": "nowhere.h5: expected NAME=FILE.h5",
+    "study features a=FEATURES a=FEATURES --dataset DATASET --out OUT": "another feature set 'a'",
+    "study features a=FEATURES --dataset DATASET --out OUT": "validation videos",
     "report nowhere": "run.json",
     "run smoek --out OUT": "did you mean 'smoke'?",
     "run smoke --out OUT --device gpu": "known are auto, cpu, cuda",

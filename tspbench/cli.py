@@ -29,6 +29,7 @@ from tspbench.cli_options import (
     UnknownVideos,
 )
 from tspbench.data_cli import app as data_app
+from tspbench.study_cli import app as study_app
 
 # ruff: noqa: PLC0415 - `--help` of any command must not load torch: each command imports what it needs
 
@@ -44,6 +45,7 @@ app = typer.Typer(
 
 
 app.add_typer(data_app, name="data")
+app.add_typer(study_app, name="study")
 
 
 def main() -> None:
