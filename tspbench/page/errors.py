@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 
 from evaluation.diagnosis import BucketScores, Diagnosis, diagnose
-from evaluation.error_kinds import KINDS
+from evaluation.error_kinds import KINDS, judge
+from evaluation.protocols import DetectionProtocol
 from evaluation.segments import GroundTruth, Predictions
 from tspbench.page.charts import Axis, Figure, Series, line_chart, rows_of, stacked_chart
 from tspbench.page.contents import PageRun, RowStyle, Truth, protocol_of
@@ -18,6 +19,8 @@ from tspbench.storage.formats import read_any_predictions
 from tspbench.storage.runs import Row, TaskTable
 
 SLICES: Final = [f"{k}G" for k in range(1, 11)]
+THIRDS: Final = ("short", "middle", "long")
+HALF: Final = DetectionProtocol(name="found", thresholds=(0.5,), source="tIoU of the segments that count as found")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def error_figures(rows: Sequence[RowDetections], truth: Truth, styles: Mapping[s
     found = {each.row.name: diagnosis for each in rows if (diagnosis := _diagnosis(each, truth))}
     if not found:
         return []
-    return [_profile(found, styles), _impact(found), *_sensitivity(found, styles)]
+    return [_profile(found, styles), _impact(found), *_by_length(rows, styles), *_sensitivity(found, styles)]
 
 
 def left_out(rows: Sequence[RowDetections], truth: Truth) -> list[str]:
@@ -120,6 +123,56 @@ def _impact(found: Mapping[str, Diagnosis]) -> Figure:
         cells,
     )
     return Figure("What each kind of error costs", "", [], table)
+
+
+def found_by_length(truth: GroundTruth, found: Predictions) -> list[tuple[float, int, float]]:
+    """Say how many short, middle and long segments the best predictions find.
+
+    The segments are cut into thirds by the quantiles of their own lengths, those of length 0 left out; of each class
+    with G segments the G best predictions count, at tIoU 0.5.
+
+    Returns:
+        For each third the greatest length in seconds, the number of segments, and the share that is found; nothing
+        where all lengths fall into one third.
+    """
+    truth = truth.where(truth.end > truth.start)
+    lengths = truth.end - truth.start
+    if not len(lengths):
+        return []
+    judged = judge(truth, found, HALF)
+    positives = np.bincount(truth.label, minlength=len(truth.labels))
+    match = judged.match[judged.rank < positives[judged.label], 0]
+    hit = np.isin(np.arange(len(truth)), match)
+    third = np.searchsorted(np.quantile(lengths, (1 / 3, 2 / 3)), lengths, side="left")
+    parts = [third == k for k in range(3)]
+    if not all(part.any() for part in parts):
+        return []
+    return [(float(lengths[part].max()), int(part.sum()), float(hit[part].mean())) for part in parts]
+
+
+def _by_length(rows: Sequence[RowDetections], styles: Mapping[str, RowStyle]) -> list[Figure]:
+    shares = {each.row.name: parts for each in rows if (parts := found_by_length(each.truth, each.found))}
+    if not shares:
+        return []
+    first = next(iter(shares.values()))
+    names = [f"{name}, to {longest:.3g} s" for name, (longest, _, _) in zip(THIRDS, first, strict=True)]
+    series = [
+        Series(name, styles[name], [(float(k), 100 * share) for k, (_, _, share) in enumerate(parts)])
+        for name, parts in shares.items()
+    ]
+    title = "Short, middle and long segments"
+    cells = [[each.name, *(_text(value) for _, value in each.points)] for each in series]
+    counts = ", ".join(str(count) for _, count, _ in first)
+    return [
+        Figure(
+            title,
+            f"Share that is found at tIoU 0.5 by each class's G best predictions, in thirds by length ({counts} "
+            "segments): cut by this data set's own lengths, where DETAD's buckets are the same for all.",
+            [line_chart(title, series, Axis("length", 0, 1, names), Axis("found (%)", 0, 100), dots=True)],
+            Table(f"{title}: found, in percent", ["features", *names], cells),
+            rows_of(series),
+        )
+    ]
 
 
 def _sensitivity(found: Mapping[str, Diagnosis], styles: Mapping[str, RowStyle]) -> list[Figure]:

@@ -149,4 +149,4 @@ def _differing(signatures: Mapping[str, str], name: str) -> str:
     if name not in signatures:
         return UNFINISHED
     shared = set.intersection(*(set(signature.split("|")) for signature in signatures.values()))
-    return " ".join(field for field in signatures[name].split("|") if field not in shared) or UNFINISHED
+    return "\n".join(field for field in signatures[name].split("|") if field not in shared) or UNFINISHED
