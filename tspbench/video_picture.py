@@ -28,7 +28,7 @@ MOST: Final = 15  # detections that are drawn
 FAINTEST: Final = 0.05  # of the best one's score: what is less certain is not drawn
 MOST_CAPTIONS: Final = 8
 # Inches.
-WIDTH, LEFT, RIGHT, TOP = 12.0, 0.9, 0.25, 0.62
+WIDTH, LEFT, RIGHT, TOP = 12.0, 1.2, 0.25, 0.62
 LANE, CURVE, GAP, AXIS, LINE = 0.27, 0.95, 0.14, 0.5, 0.23
 SCORE_WIDTH: Final = 0.034  # share of the time line that a written score takes
 LONGEST_LABEL: Final = 40
@@ -253,13 +253,14 @@ def _legend(figure: "Figure", classes: Sequence[str], columns: int, top_inches: 
         x = LEFT + (number % columns) * (0.45 + 0.082 * longest)
         y = top_inches - LINE * (number // columns + 0.5)
         box = (x / WIDTH, (y - 0.065) / height)
-        patch = Rectangle(box, 0.2 / WIDTH, 0.13 / height, transform=figure.transFigure, **_style(number))
+        patch = Rectangle(box, 0.2 / WIDTH, 0.13 / height, transform=figure.transFigure, edgecolor="white", lw=0.6)
+        patch.set(**_style(number))
         figure.add_artist(patch)
         figure.text((x + 0.27) / WIDTH, y / height, _short(name, LONGEST_LABEL), fontsize=9, color=INK, va="center")
 
 
 def _style(number: int) -> dict[str, Any]:
-    return {"color": COLOURS[number % len(COLOURS)], "hatch": HATCHES[number // len(COLOURS) % len(HATCHES)]}
+    return {"facecolor": COLOURS[number % len(COLOURS)], "hatch": HATCHES[number // len(COLOURS) % len(HATCHES)]}
 
 
 def _span(each: Shown) -> str:

@@ -76,6 +76,7 @@ def predict_videos(
         for number, (video, path) in enumerate(files.items()):
             advance(number, len(files), video)
             try:
+                _check_name(path)
                 done.append(VideoStage(video, path, name, trained, where).run())
             except UserError as error:
                 problems[path] = str(error)
@@ -99,7 +100,7 @@ def told_problems(found: VideoPredictions) -> str:
     if total == 1:
         return first
     kept = f", the files of the other {len(found.videos)} are in {found.out}" if found.videos else ""
-    which = "" if len(found.problems) == 1 else f" ({', '.join(path.name for path in found.problems)})"
+    which = "" if len(found.problems) == 1 else f" ({', '.join(_readable(path.name) for path in found.problems)})"
     return f"{len(found.problems)} of {total} videos could not be read{which}{kept}; the first: {first}"
 
 
@@ -115,7 +116,7 @@ def named_videos(paths: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         for file in find_videos(path).values() if path.is_dir() else [path]:
-            name = file.stem.encode(errors="surrogateescape").decode(errors="replace")
+            name = _readable(file.stem)
             if found.setdefault(name, file).resolve() != file.resolve():
                 raise UserError(
                     f"{found[name]} and {file} would both be written as {name!r}: rename one, or give them one after "
@@ -124,6 +125,16 @@ def named_videos(paths: Sequence[Path]) -> dict[str, Path]:
     if not found:
         raise UserError("No video was given: name files, or folders of such.")
     return found
+
+
+def _readable(name: str) -> str:
+    """Return a file's name with a mark for each byte that is no text."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _check_name(path: Path) -> None:
+    if _readable(str(path)) != str(path):
+        raise UserError(f"{_readable(str(path))}: expected a name in UTF-8, found other bytes: rename the file.")
 
 
 def best_row(folder: Path, run: Run) -> str:
