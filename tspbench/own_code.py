@@ -182,7 +182,7 @@ def _class_in(module: ModuleType, class_name: str, where: str) -> type[Any]:
         kind = vars(module)[class_name]
         if isinstance(kind, type) and issubclass(kind, nn.Module):
             return kind
-        found = f"a class {kind.__mro__[1].__name__}" if isinstance(kind, type) else f"a {type(kind).__name__}"
+        found = "another class" if isinstance(kind, type) else f"{type(kind).__name__}"
         raise UserError(
             f"{where}:{class_name}: expected a class that is a torch.nn.Module, found {found}: name such a class."
         )
