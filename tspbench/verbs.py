@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from tspbench import api
-from tspbench.api.inputs import found as found_file
-from tspbench.api.inputs import joined_device
 from tspbench.errors import UserError
 from tspbench.progress import say
 from tspbench.report import TABLE_FILE, terminal, write_table
@@ -16,7 +14,7 @@ from tspbench.report import TABLE_FILE, terminal, write_table
 if TYPE_CHECKING:
     from tspbench.report import ResultTable
 
-# ruff: noqa: PLC0415 - `report` must not wait for torch, which the others load
+# ruff: noqa: PLC0415 - what needs no torch must not wait for it
 
 
 def run_recipe(recipe: str, out: Path, changes: Sequence[str], device: str) -> None:
@@ -134,22 +132,15 @@ def predict_videos(
     Raises:
         UserError: also where some videos could not be read; the files of all others are written by then.
     """
-    from tspbench import video_prediction
+    from tspbench.video_prediction import told, told_problems
 
-    found = video_prediction.predict_videos(
-        videos,
-        run,
-        row=row,
-        checkpoints=[path for each in checkpoints if (path := found_file(each)) is not None],
-        out=out,
-        device=joined_device(device),
-    )
+    found = api.predict(videos, run, row=row, checkpoint=checkpoints, out=out, device=device)
     for each in found.videos:
-        print(video_prediction.told(each))
+        print(told(each))
     if found.videos:
         say(f"Segments, subtitles and pictures of {len(found.videos)} video(s): {found.out}")
     if found.problems:
-        raise UserError(video_prediction.told_problems(found))
+        raise UserError(told_problems(found))
 
 
 def _print(table: "ResultTable") -> None:
@@ -159,9 +150,7 @@ def _print(table: "ResultTable") -> None:
 def report_runs(folders: Sequence[Path], form: str, out: Path | None) -> None:
     """Write and print the tables of runs from their records, or write one HTML page of them all."""
     if form == "html":
-        from tspbench.page.build import PAGE_FILE, write_page
-
-        say(f"Page: {write_page(folders, out or (folders[0] if len(folders) == 1 else Path()) / PAGE_FILE)}")
+        say(f"Page: {api.page(folders, out)}")
         return
     if out is not None:
         raise UserError(f"--out {out}: a Markdown table lies in its run's folder: leave it out, or add --format html.")

@@ -13,7 +13,8 @@ Training reads videos in processes of its own, which import the calling script: 
 ``if __name__ == "__main__":``.
 """
 
-from tspbench.api.running import Extracted, evaluate, extract, pretrain, report, run
+from tspbench.api.results import page, predict, report, study_features
+from tspbench.api.running import Extracted, evaluate, extract, pretrain, run
 from tspbench.api.scoring import compare, diagnose, score
 from tspbench.doctor import Finding, examine
 from tspbench.errors import UserError
@@ -21,6 +22,7 @@ from tspbench.report import ResultTable
 from tspbench.stages.compare import Comparison
 from tspbench.stages.diagnose import DiagnosisReport
 from tspbench.stages.score import ScoreReport
+from tspbench.stages.study_tables import Study
 
 __all__ = [
     "Comparison",
@@ -29,16 +31,20 @@ __all__ = [
     "Finding",
     "ResultTable",
     "ScoreReport",
+    "Study",
     "UserError",
     "compare",
     "diagnose",
     "doctor",
     "evaluate",
     "extract",
+    "page",
+    "predict",
     "pretrain",
     "report",
     "run",
     "score",
+    "study_features",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Runs, pretraining, features and tables as Python functions."""
+"""What computes: whole recipes, pretraining, extraction, training of localizers and captioners."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from tspbench.api.inputs import (
 from tspbench.config import choose
 from tspbench.errors import UserError
 from tspbench.progress import progress
-from tspbench.report import ResultTable, result_table, write_table
+from tspbench.report import ResultTable, write_table
 
 if TYPE_CHECKING:
     from tspbench.stages.evaluate import Task
 
-# ruff: noqa: PLC0415 - `report` must not wait for torch, which the others load
+# ruff: noqa: PLC0415 - `import tspbench.api` must not load torch
 
 # Task → the localizer or captioner of TSP's paper.
 _LOCALIZERS: Final = {"tal": "gtad", "proposals": "bmn", "captioning": "bmt"}
@@ -297,16 +297,3 @@ def _task(
         folder,
         tuple(file for place in paths(proposals) if (file := found(place)) is not None),
     )
-
-
-def report(folder: Place) -> ResultTable:
-    """Return the table of a run from its records, finished or not; nothing is written.
-
-    Raises:
-        UserError: the folder is not a run, or its rows' scores do not mean the same.
-
-    Example:
-        >>> api.report("runs/table").header[:2]
-        ['features', 'mAP@0.50']
-    """
-    return result_table(Path(folder))

@@ -1,4 +1,4 @@
-"""Scores, comparisons and diagnoses of prediction files as Python functions; none needs torch."""
+"""Scores, comparisons and diagnoses of prediction files; none needs torch."""
 
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def diagnose(
 
     Example:
         >>> found = api.diagnose("predictions.json", "my-videos/annotations.json", "runs/diagnosis")
-        >>> found.diagnosis.false_negatives
+        >>> print(found.diagnosis.false_negatives)
         0.0
     """
     return diagnose_files(
