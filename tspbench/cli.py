@@ -117,7 +117,7 @@ def check(
 def pretrain(
     dataset: DatasetName,
     method: Annotated[str, typer.Option("--method", help="tac, tsp or lofi; see `tspbench list methods`.")],
-    encoder: Annotated[str, typer.Option("--encoder", help="See `tspbench list encoders`.")],
+    encoder: Annotated[str, typer.Option("--encoder", help="See `tspbench list encoders`, or file.py:ClassName.")],
     out: Out,
     init: Annotated[
         str | None,
@@ -205,7 +205,10 @@ def evaluate(
     out: Out,
     localizer: Annotated[
         str | None,
-        typer.Option("--localizer", help="Localizer or captioner, see `tspbench list`; default: gtad, bmn or bmt."),
+        typer.Option(
+            "--localizer",
+            help="Localizer or captioner, see `tspbench list`, or file.py:ClassName; default: gtad, bmn or bmt.",
+        ),
     ] = None,
     class_scores: Annotated[
         Path | None,

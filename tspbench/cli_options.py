@@ -95,4 +95,6 @@ References = Annotated[
     list[Reference] | None,
     typer.Option("--reference", help="A row to compare with, of no feature set of yours; repeatable."),
 ]
-EncoderName = Annotated[str | None, typer.Option("--encoder", help="See `tspbench list encoders`.")]
+EncoderName = Annotated[
+    str | None, typer.Option("--encoder", help="See `tspbench list encoders`, or file.py:ClassName.")
+]
