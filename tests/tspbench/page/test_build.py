@@ -1,0 +1,167 @@
+import html
+import re
+
+import pytest
+
+from tests.tspbench.helpers import one_sentence
+from tests.tspbench.page.made_up import FOLDERS, GRID, LATE, SCRIPT, SHIFTS, TAC, TSP, made_up_run, record
+from tests.tspbench.page.parsed import markdown_tables, page_tables
+from tspbench.page.build import page, write_page
+from tspbench.report import markdown, result_table
+from tspbench.storage.records import read_record
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return made_up_run(tmp_path_factory.mktemp("runs") / "first")
+
+
+@pytest.fixture(scope="module")
+def shown(run):
+    return page([run])
+
+
+def results(text):
+    """Return the tables of the tasks in their order."""
+    metrics = ("Average mAP, in percent", "AUC, in percent", "METEOR on true segments, in percent")
+    return [rows for caption, rows in page_tables(text) if caption in metrics]
+
+
+def test_every_cell_equals_that_of_the_markdown_table(run, shown):
+    whole = markdown_tables(markdown(result_table(run)))
+    header, *lines = whole[0]
+    told = {line[0]: line[1:] for line in lines}
+    first = 1
+    tables = results(shown)
+    assert len(tables) == 3
+    for rows in tables:
+        columns = slice(first, first + len(rows[0]) - 1)
+        assert rows[0] == ["features", *header[columns]]
+        for name, *cells in rows[1:]:
+            assert cells == told[name][columns.start - 1 : columns.stop - 1]
+        first = columns.stop
+    assert first == len(header)
+    # A row is on the page wherever it has a task.
+    assert [row[0] for row in tables[0][1:]] == [GRID, TAC, TSP, LATE]
+    differences = [rows for caption, rows in page_tables(shown) if caption.startswith("Differences")]
+    assert differences[0][0] + differences[1][0][1:] == whole[1][0]
+    assert differences[0][1] + differences[1][1][1:] == whole[1][1]
+    sentences = next(rows for caption, rows in page_tables(shown) if caption == "v2, 1.0 to 2.5 s")
+    assert dict(zip(whole[2][0][1:], whole[2][1][1:], strict=True)) == dict(sentences[1:])
+
+
+def test_every_cell_equals_the_records(run, shown):
+    tal = results(shown)[0]
+    for name, *cells in tal[1:]:
+        score = read_record(run / "tal" / FOLDERS[name] / "score")
+        if score is None:
+            assert (name, set(cells)) == (LATE, {"—"})
+            continue
+        values = [score.figures["metrics"][key] for key in ("mAP@0.50", "mAP@0.75", "mAP@0.95", "average_mAP")]
+        assert cells[:4] == ["—" if value is None else f"{100 * value:.2f}" for value in values]
+        low, high = score.figures["intervals"]["average_mAP"]
+        assert cells[4] == ("—" if low is None else f"{100 * low:.2f} to {100 * high:.2f}")
+    # Undefined numbers are in the record as null, and come out as a dash.
+    assert dict((row[0], row[4]) for row in tal[1:])[GRID] == "—"
+    assert "nan" not in re.sub(r"<[^>]*>", "", shown).lower().split()
+
+
+def test_nothing_from_a_record_becomes_markup(shown):
+    assert SCRIPT not in shown
+    assert html.escape(SCRIPT) in shown
+    assert "<b>bold" not in shown
+    assert shown.count("<script>") == 1
+
+
+def test_the_page_loads_nothing(shown):
+    assert "default-src 'none'" in shown
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#|data:)""", shown)
+    assert "url(" not in shown
+    assert "@import" not in shown
+
+
+def test_everything_that_the_records_hold_is_drawn(shown):
+    for title in (
+        "Pretraining: loss", "Pretraining: accuracy", "Finding actions, gtad: loss", "Describing segments, bmt: loss",
+        "Precision over recall at tIoU 0.5", "Average recall over the number of proposals", "What the best predictions",
+        "What each kind of error costs", "Features", "Captions",
+    ):  # fmt: skip
+        assert f">{title}" in shown, title
+    assert shown.count('<img src="data:image/jpeg;base64,') == 3
+    assert shown.count('<figure class="video"') == 3
+    assert "TAC &lt;b&gt;bold&lt;/b&gt;: no prediction for 1 of the 3 scored videos" in shown
+
+
+def test_without_videos_the_page_says_so(tmp_path):
+    folder = made_up_run(tmp_path / "run")
+    for path in (folder / "data" / "videos").iterdir():
+        path.unlink()
+    text = page([folder])
+    assert "<img" not in text
+    assert "there are no thumbnails" in text
+    assert text.count('<figure class="video"') == 3
+
+
+def test_without_the_annotations_the_tables_and_curves_stay(tmp_path, run, shown):
+    folder = made_up_run(tmp_path / "run")
+    (folder / "data" / "annotations.json").write_text('{"database": {}}')
+    text = page([folder])
+    assert results(text) == results(shown)
+    assert "Precision over recall" in text
+    assert "The annotations of the data set have changed since the run was scored." in text
+    (folder / "data" / "annotations.json").unlink()
+    assert "The annotations of the data set are not where the run had them." in page([folder])
+
+
+def test_runs_of_one_signature_have_a_mean(tmp_path, run):
+    text = page([run, made_up_run(tmp_path / "second")])
+    rows = next(rows for caption, rows in page_tables(text) if caption.startswith("Average mAP of each run"))
+    assert rows[0] == ["features", "first", "second", "mean", "standard deviation"]
+    cells = {row[0]: row[1:] for row in rows[1:]}
+    value = 100 * read_record(run / "tal" / "tsp" / "score").figures["metrics"]["average_mAP"]
+    assert cells[TSP][2:] == [f"{value:.2f}", "0.00"]
+    assert cells[TSP][0].startswith(f"{value:.2f} (")
+    # What one run lacks has no mean: neither an unfinished row nor an undefined number.
+    assert cells[LATE] == cells[GRID] == ["—"] * 4
+    assert "No mean is taken" not in text
+
+
+def test_runs_of_two_signatures_have_none(tmp_path, run):
+    text = page([run, made_up_run(tmp_path / "second", seed=1)])
+    rows = next(rows for caption, rows in page_tables(text) if caption.startswith("Average mAP of each run"))
+    assert rows[0] == ["features", "first", "second"]
+    assert [cell.split("truth:")[0] for cell in rows[-1]] == [
+        "signature",
+        "videos:3 segments:3 ",
+        "videos:4 segments:4 ",
+    ]
+    assert "No mean is taken: the signatures of the runs differ" in text
+    assert "signatures are equal" in text  # of the captions
+
+
+def test_rows_of_two_signatures_are_refused(tmp_path):
+    folder = made_up_run(tmp_path / "run")
+    score = read_record(folder / "tal" / "tac" / "score")
+    record(folder, "tal/tac/score", {**score.figures, "signature": "another"}, score.inputs, score.outputs)
+    with one_sentence("cannot stand in one table"):
+        page([folder])
+
+
+def test_a_page_is_written_whole_and_runs_of_one_name_are_told_apart(tmp_path, run):
+    other = made_up_run(tmp_path / "first")
+    out = write_page([run, other], tmp_path / "deep" / "page.html")
+    text = out.read_text("utf-8")
+    assert text.rstrip().endswith("</html>")
+    assert "first (2)" in text
+    assert out.stat().st_size < 3_000_000
+    with one_sentence("nowhere"):
+        write_page([tmp_path / "nowhere"], out)
+    assert out.read_text("utf-8") == text
+
+
+def test_a_row_has_the_same_colour_everywhere(shown):
+    for colour, name in (("#E69F00", TAC), ("#56B4E9", TSP), ("var(--reference)", GRID)):
+        number = [GRID, TAC, TSP, LATE].index(name)
+        found = set(re.findall(rf'data-row="{number}"[^>]*style="--c:([^"]*)"', shown))
+        assert found == {colour}, name
+    assert set(SHIFTS) == {GRID, TAC, TSP}
