@@ -205,10 +205,7 @@ def evaluate(
     out: Out,
     localizer: Annotated[
         str | None,
-        typer.Option(
-            "--localizer",
-            help="Localizer or captioner, see `tspbench list`, or file.py:ClassName; default: gtad, bmn or bmt.",
-        ),
+        typer.Option("--localizer", help="See `tspbench list`, or file.py:ClassName; default: gtad, bmn or bmt."),
     ] = None,
     class_scores: Annotated[
         Path | None,
