@@ -1,4 +1,4 @@
-"""A new user's folder of six videos and one CSV: the README's four commands reach a table, with broken videos, too."""
+"""A new user's folder of six videos and one CSV: docs/own-videos.md leads to a table, with broken videos, too."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from tspbench.datasets import open_dataset, synthetic
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.records import read_record
 
-SECTION = (ROOT / "README.md").read_text("utf-8").partition("## Your own data set\n")[2].partition("\n## ")[0]
+SECTION = (ROOT / "docs" / "own-videos.md").read_text("utf-8")
 BLOCK = re.search(r"^```bash\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)[1]
 COMMANDS = {parts[3]: parts[3:] for parts in map(shlex.split, BLOCK.splitlines())}  # after "uv run tspbench"
 COLUMNS = re.search(r"^```csv\n(.*)\n", SECTION, re.MULTILINE)[1].split(",")
@@ -35,7 +35,7 @@ SCAN, LINT = ("data", "scan", HOME), ("data", "lint", HOME)
 
 
 def tried(name):
-    """Run a command of the README, in small."""
+    """Run a command of the page, in small."""
     return run(*COMMANDS[name], *(part for change in LESS.get(name, []) for part in ("--set", change)))
 
 
@@ -69,7 +69,7 @@ def brought(tmp_path_factory):
         for name, entry in json.loads((work / "truth.json").read_bytes())["database"].items():
             for action in entry["annotations"]:
                 start, end = action["segment"]
-                # As in the README, some times are mm:ss.
+                # As on the page, some times are mm:ss.
                 end = f"0:{end:.12f}" if entry["subset"] == "validation" else end
                 row = {"video": f"{name}.mp4", "label": action["label"], "split": entry["subset"]}
                 table.writerow({**row, "start": start, "end": end})
