@@ -13,7 +13,7 @@ from tspbench.progress import progress, say
 from tspbench.stages.study_tables import StudyTable, study_tables
 from tspbench.storage.catalog import located
 
-WIDEST: Final = 16  # characters of a cell that are kept in one line
+LONGEST_HEAD: Final = 12  # characters
 
 
 def study_feature_sets(features: Sequence[str], dataset: str, out: Path, *, seed: int, json_out: Path | None) -> None:
@@ -48,10 +48,17 @@ def _sets(features: Sequence[str]) -> dict[str, list[Path]]:
 
 def _drawn(table: StudyTable) -> Table:
     drawn = Table(title=f"{table.heading}. {table.sentence}", title_justify="left", title_style="")
+    # Heads and intervals are put on a line of their own: narrow terminals would else break them anywhere.
     for place, head in enumerate(table.heads):
-        # Heads are broken rather than numbers where the terminal is narrow.
-        widest = max(len(row[place]) for row in table.rows)
-        drawn.add_column(head, justify="right" if place else "left", min_width=min(widest, WIDEST))
+        lines = head.rsplit(" ", 1) if len(head) > LONGEST_HEAD else [head]
+        drawn.add_column("\n".join(lines), justify="right" if place else "left")
     for row in table.rows:
-        drawn.add_row(*map(escape, row))  # a name may look like rich's markup
+        # A name may look like rich's markup.
+        drawn.add_row(*(_in_lines(escape(cell)) for cell in row))
     return drawn
+
+
+def _in_lines(cell: str) -> str:
+    """Return a cell with its interval, if it holds one, below its number."""
+    number, bracket, interval = cell.partition(" (")
+    return f"{number}\n{interval.removesuffix(')')}" if bracket and " to " in interval else cell

@@ -105,7 +105,7 @@ def study_features(
         out: receives study.md, study.json, probes.png and .svg, similarity.png and .svg.
         seed: of the drawn clips and of the resamples.
         json_out: where to write study.json as well.
-        report: told how many videos have been read.
+        report: told how many videos have been read, and how often they have been resampled.
 
     Raises:
         UserError: a file does not fit, the sets have no video in common, or a subset lacks foreground or background.
@@ -113,9 +113,10 @@ def study_features(
     files = {name: FeatureFiles(paths) for name, paths in sets.items()}
     what, notes = _material(dataset, files)
     pictured = _pictured(next(iter(files.values())), what.validation)
-    total, done = len(files) * (len(what.training) + len(what.validation)), itertools.count(1)
+    videos, rounds = len(what.training) + len(what.validation), len(files) + (len(files) > 1)
+    total, done = len(files) * videos + rounds * REPETITIONS, itertools.count(1)
 
-    def step() -> None:
+    def step(*_: int) -> None:
         report(next(done), total)
 
     statistics: dict[str, StudyStatistics] = {}
@@ -125,12 +126,12 @@ def study_features(
         fitted[name] = _fit(each, what, np.random.default_rng(seed), step)
         statistics[name], panels[name] = _observe(each, what, fitted[name], pictured, step)
         notes += _fit_notes(name, fitted[name])
-    study = _study(dataset.name, files, what, fitted, statistics, seed, [*notes, *_clip_notes(files)])
-    videos = [
+    study = _study(dataset.name, files, what, fitted, statistics, seed, [*notes, *_clip_notes(files)], step)
+    pictures = [
         PicturedVideo(video.name, video.segments, *zip(*(panels[name][place] for name in files), strict=True))
         for place, video in enumerate(pictured)
     ]
-    _write(out, study, videos)
+    _write(out, study, pictures)
     if json_out is not None:
         write_json(json_out, asdict(study))
     return study
@@ -175,7 +176,7 @@ def _pictured(files: FeatureFiles, videos: Sequence[_Video]) -> list[_Video]:
     return list(itertools.islice(changing, PICTURED_VIDEOS))
 
 
-def _fit(files: FeatureFiles, what: _Material, generator: np.random.Generator, step: Callable[[], None]) -> _Fitted:
+def _fit(files: FeatureFiles, what: _Material, generator: np.random.Generator, step: Callable[..., None]) -> _Fitted:
     """Fit the probes of a feature set on clips of the training videos."""
     stops = np.cumsum([files.count(video.name) for video in what.training])
     clips = int(stops[-1])
@@ -198,7 +199,7 @@ def _fit(files: FeatureFiles, what: _Material, generator: np.random.Generator, s
 
 
 def _observe(
-    files: FeatureFiles, what: _Material, fitted: _Fitted, pictured: Sequence[_Video], step: Callable[[], None]
+    files: FeatureFiles, what: _Material, fitted: _Fitted, pictured: Sequence[_Video], step: Callable[..., None]
 ) -> tuple[StudyStatistics, list[_Panel]]:
     """Look at the clips of every validation video once."""
     wanted = {video.name for video in pictured}
@@ -250,16 +251,18 @@ def _study(
     statistics: Mapping[str, StudyStatistics],
     seed: int,
     notes: Sequence[str],
+    step: Callable[..., None],
 ) -> Study:
     """Resample the validation videos."""
     names, first = list(files), next(iter(files))
     # The same seed gives the same resamples, so that intervals and differences are of one piece.
     metrics = {
-        name: confidence_interval(score_study, each, np.random.default_rng(seed), REPETITIONS, LEVEL)
+        name: confidence_interval(score_study, each, np.random.default_rng(seed), REPETITIONS, LEVEL, step)
         for name, each in statistics.items()
     }
-    differences = every_difference(
-        score_study, list(statistics.values()), np.random.default_rng(seed), REPETITIONS, LEVEL
+    every = list(statistics.values())
+    differences = (
+        every_difference(score_study, every, np.random.default_rng(seed), REPETITIONS, LEVEL, step) if every[1:] else {}
     )
     actions = np.concatenate([video.clip_actions(files[first]) for video in what.validation])
     frequencies = np.bincount(actions[actions >= 0], minlength=len(what.labels))

@@ -144,11 +144,12 @@ def test_numbers_go_to_another_file_as_well(dataset, tmp_path):
     assert (tmp_path / "n.json").read_bytes() == (tmp_path / "out" / "study.json").read_bytes()
 
 
-def test_progress_counts_the_videos_of_every_set(dataset, tmp_path):
+def test_progress_counts_videos_and_resamples(dataset, tmp_path):
     told = []
     sets = {"a": [write_set(tmp_path / "t.h5")], "b": [write_set(tmp_path / "e.h5", empty)]}
     study_features(sets, dataset, tmp_path / "out", report=lambda done, total: told.append((done, total)))
-    assert told == [(done, 24) for done in range(1, 25)]
+    total = 2 * 12 + 3 * 100  # of each set, and of both together
+    assert told == [(done, total) for done in range(1, total + 1)]
 
 
 def test_several_files_are_one_set(study, tmp_path):
