@@ -350,7 +350,7 @@ def report(
         ReportFormat, typer.Option("--format", help="Markdown tables, or one HTML page of all runs.")
     ] = ReportFormat.MD,
     out: Annotated[
-        Path | None, typer.Option("--out", help="HTML page to write; default: report.html in the run's folder.")
+        Path | None, typer.Option("--out", help="HTML page; default: report.html in the run's folder, of several here.")
     ] = None,
 ) -> None:
     """Write the tables of runs again from their records, finished or not, or show them on one HTML page.

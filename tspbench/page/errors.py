@@ -30,8 +30,8 @@ class RowDetections:
     Args:
         table: the row's.
         row: of the run.
-        truth: with the classes that the score was of.
-        found: aligned to ``truth``.
+        truth: with the classes that the score was of, without what its protocol leaves out.
+        found: aligned to ``truth``, likewise.
     """
 
     table: TaskTable
@@ -47,9 +47,10 @@ def row_detections(run: PageRun, truth: Truth, task: str) -> list[RowDetections]
         path, stored = run.predictions(row), run.statistics(row, score)
         if path is None or stored is None:
             continue
-        labels = getattr(stored.statistics, "labels", ("action",))
-        target = _labelled(truth, labels)
+        target, protocol = _labelled(truth, getattr(stored.statistics, "labels", ("action",))), protocol_of(table)
         found = read_any_predictions(path, target, keep_unknown=True, labelled=task == "tal")
+        if protocol is not None:
+            target, found = protocol.scoped(target), protocol.scoped_predictions(found)
         everything.append(RowDetections(table, row, target, found))
     return everything
 

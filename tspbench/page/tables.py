@@ -108,11 +108,16 @@ def _summary(runs: Sequence[PageRun], task: str, part: str) -> Summary:
         cells,
         footer=[] if same else ["signature", *(_differing(signatures, run.name) for run in runs)],
     )
+    why = (
+        "not all runs have scores of it"
+        if len(held) < len(runs) or UNFINISHED in signatures.values()
+        else ("the signatures of the runs differ, so that their numbers do not mean the same")
+    )
     sentence = (
         f"Mean and standard deviation are over the {len(runs)} runs, whose signatures are equal; of a row that a run "
         "has not finished there are none."
         if same
-        else "No mean is taken: the signatures of the runs differ, so that their numbers do not mean the same."
+        else f"No mean is taken: {why}."
     )
     return Summary(table, sentence, {"": next(iter(signatures.values()))} if same else signatures)
 

@@ -9,6 +9,7 @@ from tests.tspbench.page.parsed import markdown_tables, page_tables
 from tspbench.page.build import page, write_page
 from tspbench.report import markdown, result_table
 from tspbench.storage.records import read_record
+from tspbench.verbs import report_runs
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,32 @@ def test_runs_of_two_signatures_have_none(tmp_path, run):
     ]
     assert "No mean is taken: the signatures of the runs differ" in text
     assert "signatures are equal" in text  # of the captions
+
+
+def test_what_a_run_has_not_scored_has_no_mean(tmp_path, run):
+    other = made_up_run(tmp_path / "second")
+    for name in ("tac", "tsp"):
+        (other / "captioning" / name / "ground-truth" / "score" / "record.json").unlink()
+    text = page([run, other])
+    rows = next(
+        rows for caption, rows in page_tables(text) if caption.startswith("METEOR on true segments of each run")
+    )
+    assert rows[1:3] == [[TAC, "12.50", "—"], [TSP, "12.50", "—"]]
+    assert "No mean is taken: not all runs have scores of it." in text
+
+
+def test_report_writes_the_page_of_one_run_into_it(tmp_path, capsys):
+    folder = made_up_run(tmp_path / "run")
+    report_runs([folder], "html", None)
+    assert (folder / "report.html").is_file()
+    assert not (folder / "table.md").exists()
+    assert str(folder / "report.html") in "".join(capsys.readouterr().err.split())
+    other = made_up_run(tmp_path / "other")
+    report_runs([folder, other], "md", None)
+    assert (folder / "table.md").read_text() == (other / "table.md").read_text() == markdown(result_table(folder))
+    assert capsys.readouterr().out.count("Made-up videos: average mAP") == 2
+    with one_sentence("--out", "--format html"):
+        report_runs([folder], "md", tmp_path / "table.md")
 
 
 def test_rows_of_two_signatures_are_refused(tmp_path):
