@@ -9,6 +9,7 @@ from tspbench.datasets import find_videos
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
 from tspbench.report import MAIN, MAIN_HEADING
+from tspbench.stages.captioner_settings import GROUND_TRUTH
 from tspbench.stages.predict_video import VideoPrediction, VideoStage
 from tspbench.stages.trained_row import TASKS, TrainedRow, why_not
 from tspbench.storage.records import read_record
@@ -146,7 +147,7 @@ def best_row(folder: Path, run: Run) -> str:
         UserError: there is none.
     """
     for task in TASKS:
-        tables = [table for table in run.tables if table.task == task and table.part != "ground-truth"]
+        tables = [table for table in run.tables if table.task == task and table.part != GROUND_TRUTH]
         able = [(table, row) for table in tables for row in table.rows if not why_not(folder, table, row)]
         if able:
             scores = {row.name: _score(folder, table, row) for table, row in able}

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -271,6 +272,45 @@ def test_rows_that_cannot_are_refused_with_those_that_can(made, short, tmp_path)
         with one_sentence(why, "'TAC', 'TSP'"):
             predicted(made, short, row=row, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_refiners_and_features_that_do_not_say_their_encoder_are_refused(run, short, tmp_path):
+    manifest = read_run(run)
+    tal = [table for table in manifest.tables if table.task == "tal"]
+    refined = [replace(table, facts={**table.facts, "localizer": "pgcn"}) for table in tal]
+    write_run(run, replace(manifest, tables=refined))
+    with one_sentence("pgcn refines proposals", "no row of this run can"):
+        predicted(run, short)
+    with one_sentence("no row of this run can"):
+        predicted(run, short, row=None)
+    for name in ("tac", "tsp"):
+        path = run / "features" / name / "features.h5"
+        with h5py.File(path, "a") as file:
+            for key in list(file.attrs):
+                del file.attrs[key]
+    write_run(run, replace(manifest, tables=tal))
+    with one_sentence("does not say its encoder"):
+        predicted(run, short)
+
+
+def test_a_captioner_of_a_localizers_proposals_describes_those(run, video, tmp_path):
+    from tspbench.stages.rows import UNLABELLED
+    from tspbench.storage.features import FeatureFiles
+
+    folder = run / "captioning/tsp/proposals/predict"
+    record = read_record(folder)
+    write_record(folder, replace(record, settings={**record.settings, "source": "gtad", "generator": None}))
+    found = predicted(run, video).videos[0]
+    row = TrainedRow(run, read_run(run), "TSP", [], "cpu")
+    row.look(video, tmp_path)
+    own = next(
+        path for path in tmp_path.glob("*.h5") if FeatureFiles([path]).meaning()["weights"] == row.hashes["encoder"]
+    )
+    proposed = row._localizer.find(FeatureFiles([own]), UNLABELLED)
+    best = np.argsort(-proposed.score, kind="stable")[:5]
+    assert [each.start_seconds for each in found.captions] == proposed.start[best].tolist()
+    assert [each.end_seconds for each in found.captions] == proposed.end[best].tolist()
+    assert row.hashes["proposing localizer"] == row.hashes["localizer"]
 
 
 def test_missing_weights_are_asked_for_by_their_hash(run, short, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from tspbench.config import validated
 from tspbench.errors import UserError
 from tspbench.segment_batches import Floats, Segment, SegmentStreams
-from tspbench.stages.captioner_settings import GENERATOR, CaptionerSettings
+from tspbench.stages.captioner_settings import GENERATOR, GROUND_TRUTH, CaptionerSettings
 from tspbench.stages.captioning_inputs import WORDS_FILE
 from tspbench.stages.describe import describe
 from tspbench.stages.rows import UNLABELLED
@@ -105,7 +105,7 @@ def row_captioner(run: Path, tables: list[tuple[TaskTable, Row]], device: str) -
     Raises:
         UserError: the captioner is not finished, or listens to the sound.
     """
-    described = [row for table, row in tables if table.task == CAPTIONING and table.part != "ground-truth"]
+    described = [row for table, row in tables if table.task == CAPTIONING and table.part != GROUND_TRUTH]
     if not described:
         return None
     folder = run / Path(described[0].folder).parent
