@@ -4,6 +4,7 @@ import ast
 import doctest
 import inspect
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -157,7 +158,20 @@ def test_mistakes_are_sentences(work):
         api.run("no-such-recipe")
     with one_sentence("nowhere is not a run"):
         api.report("nowhere")
-    assert not {"p", "no-such-recipe"} & {path.name for path in (work / "runs").iterdir()}
+    assert not any((work / "runs" / name).exists() for name in ("p", "no-such-recipe"))
+
+
+def test_a_script_without_a_guard_does_not_begin_again_in_each_reader(work, monkeypatch):
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    for begin in (
+        lambda: api.run("smoke", "runs/p"),
+        lambda: api.pretrain("my-videos", "tac", "tiny", "runs/p"),
+        lambda: api.extract("p.h5", encoder="tiny", videos="my-videos"),
+        lambda: api.evaluate("tal", "my-videos", {"A": "tsp.h5"}, "runs/p"),
+    ):
+        with one_sentence('if __name__ == "__main__":'):
+            begin()
+    assert not (work / "runs" / "p").exists()
 
 
 # Settings

@@ -9,7 +9,7 @@ What a command prints, its function returns; progress and remarks go to stderr. 
 - ``device``: "cpu", "cuda", or "auto": a GPU where there is one.
 - ``encoder``, ``localizer``: a name of `tspbench list`, or ``file.py:Class``, whose code then runs.
 
-Training reads videos in processes of its own, which import the calling script: a script has to begin its work below
+Pretraining reads videos in processes of its own, which import the calling script: a script has to begin its work below
 ``if __name__ == "__main__":``.
 """
 

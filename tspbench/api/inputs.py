@@ -1,6 +1,8 @@
 """From the names and paths of a call to what stages take: data sets, files, videos, settings."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +27,20 @@ Settings = Mapping[str, Any] | Sequence[str]
 DEMO: Final = "demo"
 WHERE_PRETRAIN: Final = "the settings of pretrain"
 WHERE_EVALUATE: Final = "the settings of evaluate"
+
+
+def check_script() -> None:
+    """Refuse to work in a reader of videos that is about to import the script which started it.
+
+    Raises:
+        UserError: without this, each reader would begin the script's work again, in the same folders.
+    """
+    if getattr(current_process(), "_inheriting", False):
+        script = getattr(sys.modules.get("__mp_main__"), "__file__", None) or "The script"
+        raise UserError(
+            f"{script} begins its work while it is imported, and the processes that read videos import it: put that "
+            'work below `if __name__ == "__main__":`.'
+        )
 
 
 def paths(places: Places) -> list[Path]:

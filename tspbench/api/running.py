@@ -11,6 +11,7 @@ from tspbench.api.inputs import (
     Places,
     Settings,
     captioner_settings,
+    check_script,
     feature_rows,
     found,
     joined_device,
@@ -74,6 +75,7 @@ def run(recipe: Place, out: Place | None = None, *, settings: Settings = (), dev
     from tspbench.experiment import Experiment
     from tspbench.recipe import read_recipe
 
+    check_script()
     folder = Path("runs") / Path(recipe).stem if out is None else Path(out)
     return Experiment(read_recipe(str(recipe), settings), folder, joined_device(device)).run()
 
@@ -116,6 +118,7 @@ def pretrain(
     """
     from tspbench.experiment import Experiment
 
+    check_script()
     recipe = pretraining_recipe(dataset, method, encoder, init, memory_budget, settings, seed)
     return Experiment(recipe, Path(out), joined_device(device)).checkpoint(method)
 
@@ -169,6 +172,7 @@ def extract(
     from tspbench.storage.features import FeatureFiles
     from tspbench.storage.hashes import hash_file
 
+    check_script()
     target, weights_file = Path(out), found(checkpoint)
     if encoder is not None:
         named_encoder(encoder)
@@ -237,6 +241,7 @@ def evaluate(
     """
     from tspbench.stages.evaluate import evaluate as evaluate_rows
 
+    check_script()
     choose("task", task, _LOCALIZERS)
     rows, folder = feature_rows(features), Path(out)
     captions = task == "captioning"
