@@ -115,7 +115,9 @@ def test_without_the_annotations_the_tables_and_curves_stay(tmp_path, run, shown
 
 
 def test_runs_of_one_signature_have_a_mean(tmp_path, run):
-    text = page([run, made_up_run(tmp_path / "second")])
+    other = made_up_run(tmp_path / "second")
+    (other / "tal" / "tac" / "score" / "record.json").unlink()
+    text = page([run, other])
     rows = next(rows for caption, rows in page_tables(text) if caption.startswith("Average mAP of each run"))
     assert rows[0] == ["features", "first", "second", "mean", "standard deviation"]
     cells = {row[0]: row[1:] for row in rows[1:]}
@@ -124,6 +126,8 @@ def test_runs_of_one_signature_have_a_mean(tmp_path, run):
     assert cells[TSP][0].startswith(f"{value:.2f} (")
     # What one run lacks has no mean: neither an unfinished row nor an undefined number.
     assert cells[LATE] == cells[GRID] == ["—"] * 4
+    assert cells[TAC][0] != "—"
+    assert cells[TAC][1:] == ["—"] * 3
     assert "No mean is taken" not in text
 
 
