@@ -131,6 +131,11 @@ def worth_showing(detections: Sequence[Shown]) -> list[Shown]:
     return [each for each in best if each.score >= FAINTEST * best[0].score]
 
 
+def score_text(score: float) -> str:
+    """Return a score in at most five characters, which tell small ones from none."""
+    return f"{score:.2f}" if score >= 0.01 or score == 0 else f"{score:.0e}"
+
+
 def in_lanes(shown: Sequence[Shown], duration_seconds: float) -> list[int]:
     """Return a lane for each detection, the first one in which it, and its score behind it, touch no other."""
     lanes: list[list[tuple[float, float]]] = []
@@ -195,7 +200,7 @@ def _detections(
         x = each.start_seconds + length / 2 if inside else each.end_seconds + 0.1 * SCORE_WIDTH * duration_seconds
         place: dict[str, Any] = {"ha": "center" if inside else "left", "va": "center_baseline", "clip_on": False}
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8} if inside else None
-        axes.text(x, lane, f"{each.score:.2f}", fontsize=8, color=INK, bbox=box, **place)
+        axes.text(x, lane, score_text(each.score), fontsize=8, color=INK, bbox=box, **place)
     if not best:
         axes.text(duration_seconds / 2, 0, "nothing found", fontsize=9, color=INK, ha="center", va="center")
     axes.set_ylim(max(lanes, default=0) + 0.6, -0.6)

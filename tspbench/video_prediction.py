@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tspbench.datasets import find_videos
 from tspbench.errors import UserError
@@ -15,6 +15,9 @@ from tspbench.stages.trained_row import TASKS, TrainedRow, why_not
 from tspbench.storage.records import read_record
 from tspbench.storage.runs import Row, Run, TaskTable, read_run
 from tspbench.storage.video import silence_decoders
+from tspbench.video_picture import score_text
+
+MOST_NAMES: Final = 5  # of videos that failed, in one sentence
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def told(found: VideoPrediction) -> str:
     if found.captions:
         parts.append(f"{len(found.captions)} captions")
     for best in found.detections[:1]:
-        parts.append(f"best: {best.label} {best.start_seconds:.1f}-{best.end_seconds:.1f} s ({best.score:.2f})")
+        parts.append(f"best: {best.label} {best.start_seconds:.1f}-{best.end_seconds:.1f} s ({score_text(best.score)})")
     return f"{found.name}: {', '.join(parts)}"
 
 
@@ -100,9 +103,10 @@ def told_problems(found: VideoPredictions) -> str:
     first, total = next(iter(found.problems.values())), len(found.problems) + len(found.videos)
     if total == 1:
         return first
+    names = [_readable(path.name) for path in found.problems]
+    named = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
     kept = f", the files of the other {len(found.videos)} are in {found.out}" if found.videos else ""
-    which = "" if len(found.problems) == 1 else f" ({', '.join(_readable(path.name) for path in found.problems)})"
-    return f"{len(found.problems)} of {total} videos could not be read{which}{kept}; the first: {first}"
+    return f"{len(names)} of {total} videos failed ({named}){kept}; the first: {first}"
 
 
 def named_videos(paths: Sequence[Path]) -> dict[str, Path]:

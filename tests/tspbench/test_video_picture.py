@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tspbench.video_picture import FAINTEST, MOST, Shown, draw, in_lanes, video_picture, worth_showing
+from tspbench.video_picture import FAINTEST, MOST, Shown, draw, in_lanes, score_text, video_picture, worth_showing
 
 FRAME = np.zeros((36, 64, 3), np.uint8)
 SHOWN = [Shown(2.0, 6.0, "jump", 0.9), Shown(5.0, 9.0, "run", 0.45), Shown(7.0, 9.5, "jump", 0.3)]
@@ -112,6 +112,10 @@ def test_any_name_can_be_drawn(text):
         warnings.simplefilter("error")
         content = video_picture(text, 0.1, [None], [Shown(0.0, 0.1, text, 0.0)], [Shown(0.0, 0.1, text)])
     assert matplotlib.image.imread(io.BytesIO(content)).ndim == 3
+
+
+def test_scores_are_short_and_small_ones_are_not_none():
+    assert [score_text(score) for score in (1.0, 0.666, 0.01, 0.0004, 0.0)] == ["1.00", "0.67", "0.01", "4e-04", "0.00"]
 
 
 def test_nothing_found_is_said():

@@ -246,7 +246,9 @@ def test_bad_videos_do_not_stop_the_others(made, short, tmp_path):
     result = CliRunner().invoke(app, [*command, "--row", "TSP"])
     assert result.exit_code == 2
     assert result.stdout.splitlines() == [line for line in result.stdout.splitlines() if line.startswith("short: ")]
-    assert result.stderr.splitlines()[-1].startswith("Error: 2 of 3 videos could not be read (text.mp4, empty.mp4)")
+    assert result.stderr.splitlines()[-1].startswith(
+        "Error: 2 of 3 videos failed (text.mp4, empty.mp4), the files of the other 1 are in"
+    )
 
 
 def test_the_command_names_row_and_files(made, short, tmp_path):
