@@ -22,7 +22,7 @@ RECIPE = """
 name = "mine"
 title = "One's own"
 encoder = "own.py:Mine"
-references = []
+references = ["upper-mark"]
 [data]
 target = "small"
 [extract]
@@ -112,6 +112,7 @@ def test_a_recipe_of_ones_own_is_taken_up_until_a_file_is_edited(dataset, tmp_pa
     assert {path for path in first if first[path] != second[path]} >= {
         f"tal/{row}/{verb}" for row in ("as-it-comes", "taught") for verb in ("train", "predict", "score")
     }
+    assert second["tal/upper-mark-of-the-grid/predict"] != first["tal/upper-mark-of-the-grid/predict"]
     assert all(second[path] == first[path] for path in first if not path.startswith("tal/"))
     own.write_text(own.read_text().replace("self.fc(clips", "2 * self.fc(clips"))
     third = prints()

@@ -61,6 +61,8 @@ class Preprocessing:
         }
         if problems := _problems(**values):
             raise ValueError("; ".join(problems))
+        values["frame_rate"] = float(frame_rate)
+        values |= {name: tuple(map(float, values[name])) for name in ("mean", "std")}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 

@@ -1,4 +1,6 @@
+import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,17 @@ def test_six_facts_are_enough(write):
     assert (kind.feature_dim, kind.stem_prefix, kind.torchvision_weights) == (3, (), {})
     assert kind.preprocessing == Preprocessing(4, 12.0, (32, 32), 32, (0.0,) * 3, (1.0,) * 3)
     assert new_encoder(write(ENCODER), seed=0)(torch.ones(5, 3, 4, 32, 32)).shape == (5, 3)
+
+
+def test_preprocessing_is_checked_as_a_whole_and_keeps_plain_numbers():
+    spec = Preprocessing(16, 15, size=224, mean=[0, 0, 0], std=[1, 1, 1])
+    assert (spec.resize, spec.crop, spec.clip_seconds) == ((224, 224), 224, 16 / 15)
+    assert spec == Preprocessing(16, 15.0, (224, 224), 224, (0.0,) * 3, (1.0,) * 3)
+    assert isinstance(spec.frame_rate, float)
+    assert replace(spec, crop=112).crop == 112
+    assert pickle.loads(pickle.dumps(spec)) == spec
+    with pytest.raises(ValueError, match=r"clip_frames: .*0.*frame_rate: .*crop: .*mean: .*\(\).*std: .*\(1, 1\)"):
+        Preprocessing(0, 0, (8, 8), 9, std=(1, 1))
 
 
 def test_weights_are_those_that_the_class_comes_with_and_are_told_by_their_hash(write):
