@@ -1,5 +1,7 @@
 """Encoders and localizers of one's own, from the command line: the examples of docs, and a recipe with one's own."""
 
+from pathlib import Path
+
 import pytest
 from transformers import VideoMAEConfig, VideoMAEModel
 
@@ -9,7 +11,7 @@ from tests.tspbench.helpers import small_dataset
 from tests.tspbench.test_own_code import ENCODER
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.records import read_record
-from tspbench.storage.runs import read_run
+from tspbench.storage.runs import feature_files, read_run
 
 EXAMPLES = ROOT / "docs" / "examples"
 LOCALIZER = f"{EXAMPLES}/my_localizer.py:Actionness"
@@ -30,7 +32,7 @@ stride_frames = 4
 [pretrain.taught]
 method = "tac"
 data = "target"
-init = "own.py:Mine"
+init = "random"
 clips_per_segment = 1
 [pretrain.taught.fit]
 epochs = 1
@@ -45,6 +47,12 @@ features = "own.py:Mine"
 name = "taught"
 features = "taught"
 """
+
+
+def features_of(row):
+    """Return the feature file of a row of the run in out/."""
+    rows = {row.name: row for row in read_run(Path("out")).tables[0].rows}
+    return feature_files(Path("out"), rows[row])[0]
 
 
 def done(*arguments):
@@ -95,6 +103,9 @@ def test_a_recipe_of_ones_own_is_taken_up_until_a_file_is_edited(dataset, tmp_pa
     localizer.write_text((EXAMPLES / "my_localizer.py").read_text())
     (tmp_path / "mine.toml").write_text(RECIPE)
     assert "Ready to run." in done("check", "mine.toml", "--out", "out").output
+    (tmp_path / "other.py").write_text(ENCODER)
+    result = run("check", "mine.toml", "--set", "pretrain.taught.init=other.py:Mine", "--out", "out")
+    assert_one_sentence(result, "pretrain.taught.init", "own.py:Mine", "other.py:Mine")
 
     def prints():
         done("run", "mine.toml", "--out", "out")
@@ -115,7 +126,7 @@ def test_a_recipe_of_ones_own_is_taken_up_until_a_file_is_edited(dataset, tmp_pa
     assert second["tal/upper-mark-of-the-grid/predict"] != first["tal/upper-mark-of-the-grid/predict"]
     assert all(second[path] == first[path] for path in first if not path.startswith("tal/"))
     own.write_text(own.read_text().replace("self.fc(clips", "2 * self.fc(clips"))
-    third = prints()
+    third = prints()  # the initial weights are random as before
     assert third["pretrain/taught"] != second["pretrain/taught"]
     assert all(third[path] != second[path] for path in second if path.startswith("features/"))
     result = run(
@@ -124,6 +135,10 @@ def test_a_recipe_of_ones_own_is_taken_up_until_a_file_is_edited(dataset, tmp_pa
     assert_one_sentence(result, "own.py:Mine", "--encoder")
     where = ["--checkpoint", "out/pretrain/taught/encoder.safetensors", "--dataset", "small", "--out", "F.h5"]
     done("extract", "--encoder", "own.py:Mine", *where)
+    less = ["--set", "fit.epochs=1", "--set", "clips_per_segment=1"]
+    done("pretrain", "--encoder", "own.py:Mine", "--dataset", "small", "--method", "tac", "--out", "taught", *less)
+    initial = read_record(tmp_path / "taught" / "pretrain" / "tac").inputs["initial encoder"]
+    assert initial == FeatureFiles([features_of("as it comes")]).meaning()["weights"]
 
 
 @pytest.mark.parametrize(
