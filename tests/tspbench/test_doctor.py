@@ -169,6 +169,12 @@ def test_a_decoder_that_gives_other_frames(monkeypatch):
     assert found("PyAV").state == "ok"
 
 
+def test_a_decoder_that_gives_frames_in_another_order(monkeypatch):
+    forward = doctor_parts._pyav_frames
+    monkeypatch.setattr(doctor_parts, "_pyav_frames", lambda path: forward(path)[::-1])
+    assert "other frames than it holds" in found("PyAV").found
+
+
 def test_a_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     finding = found("packages")
