@@ -9,6 +9,7 @@ import torch
 from tests.tspbench.helpers import one_sentence
 from tspbench import own_code
 from tspbench.encoders import encoder_class, encoder_facts, load_encoder, named_encoder, new_encoder
+from tspbench.encoders.own import check_sides
 from tspbench.own_code import allow, load_class
 from tspbench.preprocessing import Preprocessing
 from tspbench.stages.published import published
@@ -48,6 +49,16 @@ def test_six_facts_are_enough(write):
     assert (kind.feature_dim, kind.stem_prefix, kind.torchvision_weights) == (3, (), {})
     assert kind.preprocessing == Preprocessing(4, 12.0, (32, 32), 32, (0.0,) * 3, (1.0,) * 3)
     assert new_encoder(write(ENCODER), seed=0)(torch.ones(5, 3, 4, 32, 32)).shape == (5, 3)
+
+
+def test_an_encoder_of_one_size_alone_is_refused_where_it_would_see_others(write):
+    text = ENCODER.replace("nn.Linear(3, 3)", "nn.Linear(3 * 32 * 32, 3)")
+    name = write(text.replace("clips.mean(dim=(2, 3, 4))", "clips.mean(dim=2).flatten(1)"))
+    named_encoder(name)
+    encoder = new_encoder(name, seed=0)
+    check_sides(name, encoder, [32])
+    with one_sentence(name, "end_to_end.fidelities", "16 pixels", "pixels=32"):
+        check_sides(name, encoder, [32, 16])
 
 
 def test_preprocessing_is_checked_as_a_whole_and_keeps_plain_numbers():

@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -66,6 +66,30 @@ def build_own(name: str) -> Any:
         _try(name, own, encoder)
         _tried.add(own)
     return encoder
+
+
+def check_sides(name: str, encoder: Any, sides: Iterable[int]) -> None:
+    """Refuse an encoder that takes clips of its own size alone where LoFi shows it smaller ones.
+
+    Args:
+        name: path/to/file.py:Name or package.module:Name.
+        encoder: from `build_own`.
+        sides: pixels of the clips that it will see.
+
+    Raises:
+        UserError: it fails on one of them.
+    """
+    spec: Preprocessing = encoder.preprocessing
+    for side in sorted(set(sides)):
+        try:
+            with torch.no_grad():
+                encoder(torch.zeros(1, 3, spec.clip_frames, side, side))
+        except Exception as error:  # whatever a stranger's network does
+            said = own_words(error, load_class(name, "encoder").path)
+            raise UserError(
+                f"end_to_end.fidelities: {name} fails on clips of {side} pixels ({said}): let it take any size, or name "
+                f"fidelities of its own, such as --set 'end_to_end.fidelities=[{{snippets=25, pixels={spec.crop}}}]'."
+            ) from error
 
 
 def own_facts(name: str) -> dict[str, object]:

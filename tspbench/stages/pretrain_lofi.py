@@ -16,11 +16,13 @@ from tspbench.datasets import Dataset
 from tspbench.device import workers_for
 from tspbench.encoders import AnyEncoder
 from tspbench.encoders.contract import channels_last
+from tspbench.encoders.own import check_sides
 from tspbench.errors import UserError
 from tspbench.fit import Job, fit, seed_random_layers
 from tspbench.fit_settings import FitSettings
-from tspbench.pretraining.fidelity import EndToEndSettings, Fidelity
-from tspbench.pretraining.lofi import Lofi, check_fidelities, localizer_configs, resolved
+from tspbench.own_code import is_own
+from tspbench.pretraining.fidelity import EndToEndSettings, Fidelity, finest_first
+from tspbench.pretraining.lofi import Lofi, check_fidelities, fidelities_of, localizer_configs, resolved
 from tspbench.pretraining.memory import GIB, choose_fidelity, training_memory
 from tspbench.progress import Advance, say
 from tspbench.snippet_batches import SnippetBatches, WholeVideo, snippet_reader
@@ -96,6 +98,8 @@ def pretrain_lofi(
         UserError: settings that do not fit LoFi, see `check_lofi`, or a memory budget in which nothing fits.
     """
     check_lofi(settings, name, encoder)
+    if is_own(name):
+        _check_own(name, encoder, settings.end_to_end)
     end_to_end = resolved(within_memory(settings, encoder, device), encoder.preprocessing)
     method = _build(encoder, end_to_end, seed)
     workers = workers_for(device, settings.fit.workers, at_least=1)
@@ -181,6 +185,13 @@ def check_lofi(settings: PretrainSettings, name: str, encoder: AnyEncoder | type
         raise UserError('fit.select: "best" needs a validation, which lofi has not: choose "last".')
     check_fidelities(settings.end_to_end, name, encoder.preprocessing)
     localizer_configs(settings.end_to_end, encoder.feature_dim)
+
+
+def _check_own(name: str, encoder: AnyEncoder, settings: EndToEndSettings) -> None:
+    """Refuse a user's own encoder that does not take clips of the sizes that it will see."""
+    spec = encoder.preprocessing
+    seen = finest_first(spec.crop) if settings.memory_gib is not None else fidelities_of(settings, spec)
+    check_sides(name, encoder, [fidelity.pixels for fidelity in seen])
 
 
 def within_memory(settings: PretrainSettings, encoder: AnyEncoder, device: str) -> EndToEndSettings:
