@@ -86,9 +86,10 @@ def check_sides(name: str, encoder: Any, sides: Iterable[int]) -> None:
                 encoder(torch.zeros(1, 3, spec.clip_frames, side, side))
         except Exception as error:  # whatever a stranger's network does
             said = own_words(error, load_class(name, "encoder").path)
+            such = f"--set 'end_to_end.fidelities=[{{snippets=25, pixels={spec.crop}}}]'"
             raise UserError(
-                f"end_to_end.fidelities: {name} fails on clips of {side} pixels ({said}): let it take any size, or name "
-                f"fidelities of its own, such as --set 'end_to_end.fidelities=[{{snippets=25, pixels={spec.crop}}}]'."
+                f"end_to_end.fidelities: {name} fails on clips of {side} pixels ({said}): let it take any size, or "
+                f"name fidelities of its own, such as {such}."
             ) from error
 
 
