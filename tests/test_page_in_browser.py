@@ -20,7 +20,7 @@ SCHEMES = ("light", "dark")
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    runs = [made_up_run(folder / "first"), made_up_run(folder / "second", seed=1)]
+    runs = [made_up_run(folder / "first"), made_up_run(folder / "second", more=1)]
     return write_page(runs, folder / "report.html")
 
 

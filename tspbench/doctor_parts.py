@@ -99,14 +99,24 @@ def _driver_cuda() -> tuple[int, int] | None:
 def packages() -> str:
     """Import every other package that has compiled parts, and return their names."""
     broken = {}
-    for name in _PACKAGES:
+    # accelerate imports torch, which has a check and a remedy of its own.
+    names = [name for name in _PACKAGES if name != "accelerate" or _imports("torch")]
+    for name in names:
         try:
             importlib.import_module(name)
         except Exception as error:  # a package that does not fit another raises what it likes
             broken[name] = f"{name}: {error}"
     if broken:
         raise FaultError("; ".join(broken.values()), f"{INSTALL} {' '.join(broken)}")
-    return ", ".join(_PACKAGES)
+    return ", ".join(names)
+
+
+def _imports(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except Exception:
+        return False
+    return True
 
 
 def decord_reads() -> str:

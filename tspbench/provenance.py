@@ -7,14 +7,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-PACKAGES: Final = ("tspbench", "torch", "torchvision", "numpy", "decord", "av", "h5py", "accelerate", "numba")
+from tspbench import __version__
+
+PACKAGES: Final = ("torch", "torchvision", "numpy", "decord", "av", "h5py", "accelerate", "numba")
 
 
 @cache
 def provenance() -> dict[str, object]:
     """Return versions, the commit of a source checkout (None when installed from a wheel) and the machine."""
     return {
-        "packages": {name: _version(name) for name in PACKAGES},
+        # A checkout's own version, whatever metadata an older installation has left beside it.
+        "packages": {"tspbench": __version__} | {name: _version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "machine": {"system": platform.platform(), "processor": _processor(), "gpu": _gpu()},

@@ -121,11 +121,12 @@ def test_a_torchvision_for_another_torch(tmp_path):
 def test_a_torch_that_cannot_be_imported(tmp_path):
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('libtorch_cpu.so: no such file')")
-    code, lines = doctor_in(tmp_path, "torch", "GPU", "decord", "folder")
+    code, lines = doctor_in(tmp_path, "torch", "GPU", "packages", "decord", "folder")
     assert code == 1
     assert [line.split(":")[0] for line in lines if "→" not in line] == [
         "fail  torch",
         "fail  GPU",
+        "ok    packages",  # none of them is at fault
         "ok    decord",
         "ok    folder",
     ]

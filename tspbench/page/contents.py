@@ -95,8 +95,13 @@ def page_runs(folders: Sequence[Path]) -> list[PageRun]:
     """Read the runs of a page.
 
     Raises:
-        UserError: a folder is no run, or its rows cannot stand in one table.
+        UserError: a folder is no run, is given twice, or its rows cannot stand in one table.
     """
+    given: dict[Path, Path] = {}
+    for folder in folders:
+        if (real := folder.resolve()) in given:
+            raise UserError(f"{folder}: expected another run, found that of {given[real]} again: give it once.")
+        given[real] = folder
     names = [folder.resolve().name for folder in folders]
     runs = []
     for number, folder in enumerate(folders, start=1):

@@ -3,13 +3,14 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tspbench.page.contents import PageRun
 from tspbench.report import INTERVAL, MAIN, TaskResult
 from tspbench.report_published import UNFINISHED
 from tspbench.storage.records import Record
 
+SEED: Final = "seed"  # the fact in which runs that are averaged may differ
 
 @dataclass(frozen=True)
 class Table:
@@ -96,30 +97,48 @@ def _summary(runs: Sequence[PageRun], task: str, part: str) -> Summary:
     held = {name: pair for name, pair in found.items() if pair is not None}
     signatures = {name: result.signature or UNFINISHED for name, (result, _) in held.items()}
     rows = list(dict.fromkeys(row.name for result, _ in held.values() for row in result.table.rows))
-    same = len(held) == len(runs) and len(set(signatures.values())) == 1 and UNFINISHED not in signatures.values()
+    why = _why_no_mean(len(runs), signatures, {name: result.table.facts for name, (result, _) in held.items()})
     cells = [[name, *(_cell(found[run.name], name, main) for run in runs)] for name in rows]
-    if same:
+    if not why:
         every = [scores for _, scores in held.values()]
         cells = [[*row, *_mean(row[0], every, main)] for row in cells]
     heading = sentence_case(next(iter(held.values()))[0].heading)
+    one = len(set(signatures.values())) == 1
     table = Table(
         f"{heading} of each run, in percent, with its {INTERVAL}",
-        ["features", *(run.name for run in runs), *(["mean", "standard deviation"] if same else [])],
+        ["features", *(run.name for run in runs), *([] if why else ["mean", "standard deviation"])],
         cells,
-        footer=[] if same else ["signature", *(_differing(signatures, run.name) for run in runs)],
-    )
-    why = (
-        "not all runs have scores of it"
-        if len(held) < len(runs) or UNFINISHED in signatures.values()
-        else ("the signatures of the runs differ, so that their numbers do not mean the same")
+        footer=[] if one else ["signature", *(_differing(signatures, run.name) for run in runs)],
     )
     sentence = (
-        f"Mean and standard deviation are over the {len(runs)} runs, whose signatures are equal; of a row that a run "
-        "has not finished there are none."
-        if same
-        else f"No mean is taken: {why}."
+        f"No mean is taken: {why}."
+        if why
+        else f"Mean and standard deviation are over the {len(runs)} runs, whose signatures are equal, and whose settings "
+        "differ in nothing but the seed; of a row that a run has not finished there are none."
     )
-    return Summary(table, sentence, {"": next(iter(signatures.values()))} if same else signatures)
+    return Summary(table, sentence, {"": next(iter(signatures.values()))} if one else signatures)
+
+
+def _why_no_mean(runs: int, signatures: Mapping[str, str], facts: Mapping[str, Mapping[str, str]]) -> str:
+    """Say why the numbers of several runs have no mean; "" if they have one.
+
+    Args:
+        runs: how many there are.
+        signatures: run → signature of a task that it has.
+        facts: run → what its rows of that task share.
+    """
+    if len(signatures) < runs or UNFINISHED in signatures.values():
+        return "not all runs have scores of it"
+    if len(set(signatures.values())) > 1:
+        return "the signatures of the runs differ, so that their numbers do not mean the same"
+    differing = []
+    for key in dict.fromkeys(key for each in facts.values() for key in each if key != SEED):
+        values: dict[str, list[str]] = {}
+        for name, each in facts.items():
+            values.setdefault(each.get(key, "none"), []).append(name)
+        if len(values) > 1:
+            differing.append(f"{key} ({'; '.join(f'{v} in {', '.join(names)}' for v, names in values.items())})")
+    return f"the runs differ in {' and in '.join(differing)}" if differing else ""
 
 
 def _of_run(run: PageRun, task: str, part: str) -> tuple[TaskResult, Mapping[str, Record]] | None:

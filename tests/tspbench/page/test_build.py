@@ -115,7 +115,7 @@ def test_without_the_annotations_the_tables_and_curves_stay(tmp_path, run, shown
 
 
 def test_runs_of_one_signature_have_a_mean(tmp_path, run):
-    other = made_up_run(tmp_path / "second")
+    other = made_up_run(tmp_path / "second", seed="1")
     (other / "tal" / "tac" / "score" / "record.json").unlink()
     text = page([run, other])
     rows = next(rows for caption, rows in page_tables(text) if caption.startswith("Average mAP of each run"))
@@ -132,7 +132,7 @@ def test_runs_of_one_signature_have_a_mean(tmp_path, run):
 
 
 def test_runs_of_two_signatures_have_none(tmp_path, run):
-    text = page([run, made_up_run(tmp_path / "second", seed=1)])
+    text = page([run, made_up_run(tmp_path / "second", more=1)])
     rows = next(rows for caption, rows in page_tables(text) if caption.startswith("Average mAP of each run"))
     assert rows[0] == ["features", "first", "second"]
     assert [cell.split("truth:")[0] for cell in rows[-1]] == [
@@ -142,6 +142,28 @@ def test_runs_of_two_signatures_have_none(tmp_path, run):
     ]
     assert "No mean is taken: the signatures of the runs differ" in text
     assert "signatures are equal" in text  # of the captions
+
+
+def test_runs_of_other_settings_have_no_mean(tmp_path, run):
+    other = made_up_run(tmp_path / "second", localizer="actionformer", training="9 epochs", seed="1")
+    text = page([run, other])
+    for name in ("Average mAP", "AUC"):
+        rows = next(rows for caption, rows in page_tables(text) if caption.startswith(f"{name} of each run"))
+        assert rows[0] == ["features", "first", "second"]
+        assert rows[-1][0] == LATE  # no row of signatures, which are equal
+    told = (
+        "No mean is taken: the runs differ in localizer (gtad in first; actionformer in second) and in training (none "
+        "in first; 9 epochs in second)."
+    )
+    assert text.count(told) == 2
+    assert text.count("signatures are equal, and whose settings differ in nothing but the seed") == 1  # of the captions
+
+
+def test_a_run_given_twice_is_refused(tmp_path, run):
+    (tmp_path / "link").symlink_to(run, target_is_directory=True)
+    for again in (run, run.parent / "." / "x" / ".." / run.name, tmp_path / "link"):
+        with one_sentence(again, run, "give it once"):
+            page([run, again])
 
 
 def test_what_a_run_has_not_scored_has_no_mean(tmp_path, run):
