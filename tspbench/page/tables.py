@@ -12,6 +12,7 @@ from tspbench.storage.records import Record
 
 SEED: Final = "seed"  # the fact in which runs that are averaged may differ
 
+
 @dataclass(frozen=True)
 class Table:
     """A table; the first cell of a row names it.
@@ -113,7 +114,7 @@ def _summary(runs: Sequence[PageRun], task: str, part: str) -> Summary:
     sentence = (
         f"No mean is taken: {why}."
         if why
-        else f"Mean and standard deviation are over the {len(runs)} runs, whose signatures are equal, and whose settings "
+        else f"Mean and standard deviation are over the {len(runs)} runs: their signatures are equal, and their settings "
         "differ in nothing but the seed; of a row that a run has not finished there are none."
     )
     return Summary(table, sentence, {"": next(iter(signatures.values()))} if one else signatures)
@@ -137,7 +138,8 @@ def _why_no_mean(runs: int, signatures: Mapping[str, str], facts: Mapping[str, M
         for name, each in facts.items():
             values.setdefault(each.get(key, "none"), []).append(name)
         if len(values) > 1:
-            differing.append(f"{key} ({'; '.join(f'{v} in {', '.join(names)}' for v, names in values.items())})")
+            told = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
+            differing.append(f"{key} ({told})")
     return f"the runs differ in {' and in '.join(differing)}" if differing else ""
 
 

@@ -156,7 +156,7 @@ def test_runs_of_other_settings_have_no_mean(tmp_path, run):
         "in first; 9 epochs in second)."
     )
     assert text.count(told) == 2
-    assert text.count("signatures are equal, and whose settings differ in nothing but the seed") == 1  # of the captions
+    assert text.count("signatures are equal, and their settings differ in nothing but the seed") == 1  # of the captions
 
 
 def test_a_run_given_twice_is_refused(tmp_path, run):
