@@ -13,9 +13,9 @@ from markupsafe import Markup
 from evaluation.error_kinds import KINDS
 from tspbench import __version__
 from tspbench.page.charts import Axis, Figure, round_up
-from tspbench.page.contents import PageRun, RowStyle, Truth, open_truth, page_runs, row_styles
-from tspbench.page.curves import average_recall_figure, heading_of, precision_recall_figure, training_figures
-from tspbench.page.errors import RowDetections, error_figures, left_out, row_detections
+from tspbench.page.contents import PageRun, RowStyle, Truth, heading_of, open_truth, page_runs, row_styles
+from tspbench.page.curves import average_recall_figure, precision_recall_figure, training_figures
+from tspbench.page.errors import error_figures, left_out, row_detections
 from tspbench.page.similarity import similarity
 from tspbench.page.tables import (
     Summary,
@@ -78,7 +78,8 @@ class RunPart:
         training: loss and accuracy by epoch.
         curves: precision-recall and average recall.
         errors: of DETAD.
-        remarks: what is left out of ``errors``, or why there is nothing but tables.
+        not_drawn: characteristics that are left out of ``errors``, and why.
+        remarks: what else is left out, and why.
         videos: time lines.
         similarity: of neighbouring clips.
     """
@@ -88,6 +89,7 @@ class RunPart:
     training: Sequence[Figure]
     curves: Sequence[Figure]
     errors: Sequence[Figure]
+    not_drawn: Sequence[str]
     remarks: Sequence[str]
     videos: Sequence[VideoTimeLine]
     similarity: tuple[list[Track], Table] | None
@@ -139,24 +141,32 @@ def _summaries(runs: Sequence[PageRun]) -> list[Summary]:
 
 
 def _run_part(run: PageRun, styles: Mapping[str, RowStyle]) -> RunPart:
+    (detecting, remarks), (proposing, said) = run.scored_rows("tal"), run.scored_rows("proposals")
+    remarks += said
+    if not (detecting or proposing or remarks) and any(table.task != "captioning" for table in run.tables):
+        remarks.append("No detections or proposals were scored yet.")
     truth = open_truth(run)
-    found: list[RowDetections] = []
     errors: list[Figure] = []
-    remarks = [truth] if isinstance(truth, str) else []
+    not_drawn: list[str] = []
     videos: list[VideoTimeLine] = []
     alike = None
     if isinstance(truth, Truth):
-        found = row_detections(run, truth, "tal")
-        errors, remarks = error_figures(found, truth, styles), left_out(found, truth)
-        videos = time_lines(found or row_detections(run, truth, "proposals"), truth, styles)
-        alike = similarity(run, truth, styles)
-    curves = [precision_recall_figure(run, styles), average_recall_figure(run, styles)]
+        found, said = row_detections(run, detecting, truth)
+        errors, not_drawn = error_figures(found, truth, styles), left_out(found, truth)
+        lines, more = (found, []) if found else row_detections(run, proposing, truth)
+        videos = time_lines(lines, truth, styles)
+        alike, unlike = similarity(run, truth, styles)
+        remarks += [*said, *more, *unlike]
+    else:
+        remarks.append(truth)
+    curves = [precision_recall_figure(detecting, styles), average_recall_figure(proposing, styles)]
     return RunPart(
         run,
         [_task_part(task, scores, styles) for task, scores in zip(run.result.tasks, run.scores, strict=True)],
         training_figures(run, styles),
         [figure for figure in curves if figure],
         errors,
+        not_drawn,
         remarks,
         videos,
         alike,

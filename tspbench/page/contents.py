@@ -8,11 +8,11 @@ from typing import Any, Final
 from evaluation.protocols import PROTOCOLS
 from tspbench.datasets import Dataset
 from tspbench.errors import UserError
-from tspbench.report import ResultTable, result_table
+from tspbench.report import PART_HEADING, ResultTable, result_table
 from tspbench.storage.annotations import Annotations
 from tspbench.storage.records import Record, read_record
 from tspbench.storage.runs import Row, TaskTable
-from tspbench.storage.statistics import StoredStatistics, read_statistics
+from tspbench.storage.statistics import read_statistics
 
 # Okabe and Ito's, which colour-blind readers can tell apart; grey is for what no network was trained for.
 COLOURS: Final = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#B3A100")
@@ -64,16 +64,37 @@ class PageRun:
             if table.task == task:
                 yield from ((table, row, scores[row.name]) for row in table.rows if row.name in scores)
 
-    def statistics(self, row: Row, score: Record) -> StoredStatistics | None:
-        """Return what the score of a row was computed from; None where the file is not there any more."""
-        path = self.folder / row.folder / "score" / next(iter(score.outputs), "")
-        return read_statistics(path) if path.is_file() else None
+    def scored_rows(self, task: str) -> tuple[list["ScoredRow"], list[str]]:
+        """Return the finished rows of a task, and a sentence for each whose statistics cannot be read."""
+        rows, remarks = [], []
+        for table, row, score in self.finished(task):
+            try:
+                stored = read_statistics(self.folder / row.folder / "score" / next(iter(score.outputs), ""))
+            except UserError as error:
+                remarks.append(left_out_of(f"all figures of {heading_of(task, '').lower()}", row.name, error))
+            else:
+                rows.append(ScoredRow(table, row, stored.statistics))
+        return rows, remarks
 
-    def predictions(self, row: Row) -> Path | None:
-        """Return the predictions that the score of a row is of; None where the file is not there any more."""
+    def predictions(self, row: Row) -> Path:
+        """Return where the predictions are that the score of a row is of."""
         record = read_record(self.folder / row.folder / "predict")
-        path = self.folder / row.folder / "predict" / (next(iter(record.outputs), "") if record else "")
-        return path if path.is_file() else None
+        return self.folder / row.folder / "predict" / (next(iter(record.outputs), "") if record else "")
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """A finished row.
+
+    Args:
+        table: the row's.
+        row: of the run.
+        statistics: what its score was computed from, as the task's metric returns them.
+    """
+
+    table: TaskTable
+    row: Row
+    statistics: Any
 
 
 @dataclass(frozen=True)
@@ -128,18 +149,29 @@ def row_styles(runs: Iterable[PageRun]) -> dict[str, RowStyle]:
 
 
 def open_truth(run: PageRun) -> Truth | str:
-    """Open the annotations that a run was scored on, or say in a sentence why they cannot be shown."""
+    """Open the annotations of a run's data set, or say in a sentence why they cannot be shown."""
     scored = [record for task in ("tal", "proposals") for _, _, record in run.finished(task)]
-    if not scored:
-        return "No detections or proposals were scored yet."
     try:
         dataset = Dataset.of_run(run.folder, run.result.run.dataset)
+        if dataset.card.annotations is None:
+            return "The data set has captions alone: without the segments of actions its features are not compared."
         subset = dataset.subset("validation")
-        if dataset.annotations_hash() != scored[0].inputs.get("annotations"):
+        if scored and dataset.annotations_hash() != scored[0].inputs.get("annotations"):
             return "The annotations of the data set have changed since the run was scored."
         return Truth(dataset, dataset.read(), subset)
     except (UserError, OSError):
         return "The annotations of the data set are not where the run had them."
+
+
+def heading_of(task: str, part: str) -> str:
+    """Return how the page calls a task's table."""
+    names = {"tal": "Finding actions", "proposals": "Proposing segments", "captioning": "Describing segments"}
+    return names.get(task, task) + (f": {PART_HEADING.get(part, part)}" if part else "")
+
+
+def left_out_of(where: str, name: str, error: Exception) -> str:
+    """Say that a row is not in some part of the page, because a file of it cannot be read."""
+    return f"{name} is left out of {where}: {error}"
 
 
 def protocol_of(table: TaskTable) -> Any:

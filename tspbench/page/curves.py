@@ -7,9 +7,8 @@ from typing import Any, Final
 
 from evaluation import detection, proposals
 from tspbench.page.charts import Axis, Figure, Series, line_chart, round_up, rows_of
-from tspbench.page.contents import COLOURS, DASHES, PageRun, RowStyle
+from tspbench.page.contents import COLOURS, DASHES, PageRun, RowStyle, ScoredRow, heading_of
 from tspbench.page.tables import Table
-from tspbench.report import PART_HEADING
 from tspbench.report_published import UNFINISHED
 from tspbench.storage.records import Record, read_record
 
@@ -43,17 +42,16 @@ def training_figures(run: PageRun, styles: Mapping[str, RowStyle]) -> list[Figur
     return [figure for figure in figures if figure]
 
 
-def precision_recall_figure(run: PageRun, styles: Mapping[str, RowStyle]) -> Figure | None:
+def precision_recall_figure(rows: Sequence[ScoredRow], styles: Mapping[str, RowStyle]) -> Figure | None:
     """Draw the mean precision-recall curve of the classes, of each row with detections; None without any."""
     series, thresholds = [], set()
-    for _, row, score in run.finished("tal"):
-        if stored := run.statistics(row, score):
-            recall, precision = detection.precision_recall(stored.statistics)
-            known = stored.statistics.protocol.thresholds
-            k = min(range(len(known)), key=lambda k: abs(known[k] - THRESHOLD))
-            thresholds.add(known[k])
-            points = list(zip((100 * recall).tolist(), (100 * precision[k]).tolist(), strict=True))
-            series.append(Series(row.name, styles[row.name], points))
+    for each in rows:
+        recall, precision = detection.precision_recall(each.statistics)
+        known = each.statistics.protocol.thresholds
+        k = min(range(len(known)), key=lambda k: abs(known[k] - THRESHOLD))
+        thresholds.add(known[k])
+        points = list(zip((100 * recall).tolist(), (100 * precision[k]).tolist(), strict=True))
+        series.append(Series(each.row.name, styles[each.row.name], points))
     if not series:
         return None
     at = ", ".join(f"{threshold:g}" for threshold in sorted(thresholds))
@@ -68,15 +66,14 @@ def precision_recall_figure(run: PageRun, styles: Mapping[str, RowStyle]) -> Fig
     )
 
 
-def average_recall_figure(run: PageRun, styles: Mapping[str, RowStyle]) -> Figure | None:
+def average_recall_figure(rows: Sequence[ScoredRow], styles: Mapping[str, RowStyle]) -> Figure | None:
     """Draw average recall over the average number of proposals, of each row with proposals; None without any."""
     series, budgets = [], [1.0]
-    for _, row, score in run.finished("proposals"):
-        if stored := run.statistics(row, score):
-            result = proposals.score(stored.statistics)
-            budgets.append(float(result.number[-1]))
-            points = list(zip(result.number.tolist(), (100 * result.average_recall).tolist(), strict=True))
-            series.append(Series(row.name, styles[row.name], points))
+    for each in rows:
+        result = proposals.score(each.statistics)
+        budgets.append(float(result.number[-1]))
+        points = list(zip(result.number.tolist(), (100 * result.average_recall).tolist(), strict=True))
+        series.append(Series(each.row.name, styles[each.row.name], points))
     if not series:
         return None
     title = "Average recall over the number of proposals"
@@ -158,9 +155,3 @@ def _of(record: Record | None) -> Sequence[Mapping[str, float]]:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
-
-
-def heading_of(task: str, part: str) -> str:
-    """Return how the page calls a task's table."""
-    names = {"tal": "Finding actions", "proposals": "Proposing segments", "captioning": "Describing segments"}
-    return names.get(task, task) + (f": {PART_HEADING.get(part, part)}" if part else "")

@@ -11,8 +11,9 @@ from evaluation.diagnosis import BucketScores, Diagnosis, diagnose
 from evaluation.error_kinds import KINDS, judge
 from evaluation.protocols import DetectionProtocol
 from evaluation.segments import GroundTruth, Predictions
+from tspbench.errors import UserError
 from tspbench.page.charts import Axis, Figure, Series, line_chart, rows_of, stacked_chart
-from tspbench.page.contents import PageRun, RowStyle, Truth, protocol_of
+from tspbench.page.contents import PageRun, RowStyle, ScoredRow, Truth, left_out_of, protocol_of
 from tspbench.page.tables import Table
 from tspbench.plots import KIND_COLOURS, heading_of, percent, text_of
 from tspbench.storage.formats import read_any_predictions
@@ -40,19 +41,25 @@ class RowDetections:
     found: Predictions
 
 
-def row_detections(run: PageRun, truth: Truth, task: str) -> list[RowDetections]:
-    """Read the predictions of the finished rows of a task; of proposals the class is not looked at."""
-    everything = []
-    for table, row, score in run.finished(task):
-        path, stored = run.predictions(row), run.statistics(row, score)
-        if path is None or stored is None:
+def row_detections(run: PageRun, rows: Sequence[ScoredRow], truth: Truth) -> tuple[list[RowDetections], list[str]]:
+    """Read the predictions of rows of one task; of proposals the class is not looked at.
+
+    Returns:
+        What could be read, and a sentence for each row whose predictions could not.
+    """
+    everything, remarks = [], []
+    for each in rows:
+        target = _labelled(truth, getattr(each.statistics, "labels", ("action",)))
+        labelled, protocol = each.table.task == "tal", protocol_of(each.table)
+        try:
+            found = read_any_predictions(run.predictions(each.row), target, keep_unknown=True, labelled=labelled)
+        except UserError as error:
+            remarks.append(left_out_of("the errors and time lines", each.row.name, error))
             continue
-        target, protocol = _labelled(truth, getattr(stored.statistics, "labels", ("action",))), protocol_of(table)
-        found = read_any_predictions(path, target, keep_unknown=True, labelled=task == "tal")
         if protocol is not None:
             target, found = protocol.scoped(target), protocol.scoped_predictions(found)
-        everything.append(RowDetections(table, row, target, found))
-    return everything
+        everything.append(RowDetections(each.table, each.row, target, found))
+    return everything, remarks
 
 
 def error_figures(rows: Sequence[RowDetections], truth: Truth, styles: Mapping[str, RowStyle]) -> list[Figure]:

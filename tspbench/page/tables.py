@@ -114,8 +114,8 @@ def _summary(runs: Sequence[PageRun], task: str, part: str) -> Summary:
     sentence = (
         f"No mean is taken: {why}."
         if why
-        else f"Mean and standard deviation are over the {len(runs)} runs: their signatures are equal, and their settings "
-        "differ in nothing but the seed; of a row that a run has not finished there are none."
+        else f"Mean and standard deviation are over the {len(runs)} runs: their signatures are equal, and their "
+        "settings differ in nothing but the seed; of a row that a run has not finished there are none."
     )
     return Summary(table, sentence, {"": next(iter(signatures.values()))} if one else signatures)
 

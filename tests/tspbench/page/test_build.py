@@ -1,14 +1,18 @@
 import html
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from tests.tspbench.helpers import one_sentence
+from tests.tspbench.helpers import cut, one_sentence
 from tests.tspbench.page.made_up import FOLDERS, GRID, LATE, SCRIPT, SHIFTS, TAC, TSP, made_up_run, record
 from tests.tspbench.page.parsed import markdown_tables, page_tables
 from tspbench.page.build import page, write_page
 from tspbench.report import markdown, result_table
+from tspbench.storage.features import RowMeaning, VideoFeatures, write_features
 from tspbench.storage.records import read_record
+from tspbench.storage.runs import read_run, write_run
 from tspbench.verbs import report_runs
 
 
@@ -112,6 +116,101 @@ def test_without_the_annotations_the_tables_and_curves_stay(tmp_path, run, shown
     assert "The annotations of the data set have changed since the run was scored." in text
     (folder / "data" / "annotations.json").unlink()
     assert "The annotations of the data set are not where the run had them." in page([folder])
+
+
+def figures(text):
+    """Return the titles of all figures."""
+    return re.findall(r"<figcaption><h4>(.*?)</h4>", text)
+
+
+@pytest.mark.parametrize("damage", [lambda path: cut(path, path, 0.7), lambda path: path.write_bytes(b"")])
+def test_a_damaged_file_costs_its_row_alone(tmp_path, shown, damage):
+    folder = made_up_run(tmp_path / "run")
+    damage(folder / "tal" / "tac" / "score" / "statistics.npz")
+    damage(folder / "tal" / "tsp" / "predict" / "predictions.json.gz")
+    damage(folder / "proposals" / "tac" / "score" / "statistics.npz")
+    text = page([folder])
+    assert results(text) == results(shown)
+    assert figures(text) == figures(shown)
+    tables = dict(page_tables(text))
+    assert tables["Precision over recall at tIoU 0.5: precision in percent"][0][1:] == [GRID, TSP]
+    assert [row[0] for row in tables["Shares of the first slice (1G), in percent"][1:]] == [GRID]
+    assert {row[0] for row in tables["Segments of v2"][1:]} == {"true", GRID}
+    remarks = [html.unescape(remark) for remark in re.findall(r'<p class="note remark">(.*?)</p>', text)]
+    assert [remark.partition(": ")[0] for remark in remarks] == [
+        f"{TAC} is left out of all figures of finding actions",
+        f"{TAC} is left out of all figures of proposing segments",
+        f"{TSP} is left out of the errors and time lines",
+    ]
+    assert str(folder / "tal" / "tac" / "score" / "statistics.npz") in remarks[0]
+    assert str(folder / "tal" / "tsp" / "predict" / "predictions.json.gz") in remarks[2]
+
+
+def test_what_is_not_there_any_more_is_said(tmp_path, shown):
+    folder = made_up_run(tmp_path / "run")
+    for name in ("grid", "tac", "tsp"):
+        (folder / "tal" / name / "score" / "statistics.npz").unlink()
+        (folder / "proposals" / name / "predict" / "predictions.json.gz").unlink()
+    text = page([folder])
+    assert results(text) == results(shown)
+    assert "Precision over recall" not in text
+    assert "Average recall over" in text
+    assert text.count('class="note remark"') == 6
+    assert "No detections or proposals were scored yet" not in text
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_features_that_cannot_be_read_are_said(tmp_path, share):
+    folder = made_up_run(tmp_path / "run")
+    file = folder / "features" / "tsp" / "features.h5"
+    cut(file, file, share)
+    text = page([folder])
+    rows = dict(page_tables(text))["Mean cosine of neighbouring clips"]
+    assert [row[0] for row in rows[1:]] == [TAC]
+    told = html.unescape(text)
+    assert f"{TSP} is left out of the similarity of features: {file}" in told
+    file.unlink()
+    (folder / "features" / "tac" / "features.h5").unlink()
+    told = html.unescape(page([folder]))
+    assert 'id="features-1"' not in told
+    assert f"{TSP} is left out of the similarity of features: {file} does not exist" in told
+    assert f"{TAC} is left out of the similarity of features" in told
+
+
+def test_features_without_both_sides_of_a_boundary_are_said(tmp_path):
+    folder = made_up_run(tmp_path / "run")
+    meaning = RowMeaning("tiny", "sha", 4, 4, 12.0, 4, "fp32")
+    one = {"v2": VideoFeatures(np.ones((2, 4), dtype=np.float32), 4.0, "test")}
+    write_features(folder / "features" / "tsp" / "features.h5", one, meaning)
+    told = html.unescape(page([folder]))
+    assert "found none inside in the 1 that it has" in told
+
+
+def test_a_run_of_captions_alone_keeps_its_features(tmp_path, run):
+    folder = made_up_run(tmp_path / "run")
+    manifest = read_run(folder)
+    files = {row.name: row.files for row in manifest.tables[0].rows}
+    captions = replace(
+        manifest.tables[2], rows=[replace(row, files=files[row.name]) for row in manifest.tables[2].rows]
+    )
+    write_run(folder, replace(manifest, tables=[captions]))
+    text = page([folder])
+    assert 'id="features-1"' in text
+    assert 'class="note remark"' not in text
+    card = {key: value for key, value in manifest.dataset["card"].items() if key != "annotations"}
+    write_run(folder, replace(manifest, tables=[captions], dataset={**manifest.dataset, "card": card}))
+    text = page([folder])
+    assert 'id="features-1"' not in text
+    assert "The data set has captions alone: without the segments of actions its features are not compared." in text
+
+
+def test_without_a_score_the_page_says_so(tmp_path):
+    folder = made_up_run(tmp_path / "run")
+    for path in folder.glob("*/*/score/record.json"):
+        path.unlink()
+    text = page([folder])
+    assert "No detections or proposals were scored yet." in text
+    assert 'id="features-1"' in text
 
 
 def test_runs_of_one_signature_have_a_mean(tmp_path, run):

@@ -74,10 +74,17 @@ def run(tmp_path_factory):
     return page_runs([made_up_run(tmp_path_factory.mktemp("run"))])[0]
 
 
+def detections(run, task):
+    rows, remarks = run.scored_rows(task)
+    found, more = row_detections(run, rows, open_truth(run))
+    assert remarks == more == []
+    return found
+
+
 def test_time_lines_tell_what_is_right(run):
     where, styles = open_truth(run), row_styles([run])
     assert isinstance(where, Truth)
-    first = time_lines(row_detections(run, where, "tal"), where, styles)[0]
+    first = time_lines(detections(run, "tal"), where, styles)[0]
     assert (first.name, first.seconds) == ("v2", 4.0)
     assert first.thumbnails.startswith("data:image/jpeg;base64,/9j/")
     # The segment of TAC is 0.4 s late: its tIoU is 1.1 / 1.9. The one of the grid is 1.2 s late.
@@ -93,12 +100,13 @@ def test_time_lines_tell_what_is_right(run):
 
 def test_proposals_are_matched_whatever_their_class(run):
     where = open_truth(run)
-    shown = time_lines(row_detections(run, where, "proposals"), where, row_styles([run]))
+    shown = time_lines(detections(run, "proposals"), where, row_styles([run]))
     assert [track.value for track in shown[1].tracks] == ["", "0 of 1", "1 of 1", "1 of 1"]
 
 
 def test_similarity_falls_across_a_boundary_where_features_know_it(run):
-    tracks, table = similarity(run, open_truth(run), row_styles([run]))
+    (tracks, table), remarks = similarity(run, open_truth(run), row_styles([run]))
+    assert remarks == []
     assert [track.name for track in tracks] == [TAC, TSP]
     tac, tsp = (np.array([float(cell) for cell in row[1:]]) for row in table.cells)
     assert abs(tac[3]) < 0.6
