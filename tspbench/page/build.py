@@ -26,7 +26,7 @@ from tspbench.page.tables import (
     summaries,
     task_table,
 )
-from tspbench.page.time_lines import VideoTimeLine, time_lines
+from tspbench.page.time_lines import VIDEOS, VideoTimeLine, time_lines
 from tspbench.page.tracks import Track, interval_track
 from tspbench.plots import KIND_COLOURS, text_of
 from tspbench.report import DIFFERENCE_NOTE, INTERVAL_NOTE, MAIN, MAIN_HEADING, TaskResult
@@ -35,6 +35,7 @@ from tspbench.storage.atomic import write_text
 from tspbench.storage.records import Record
 
 PAGE_FILE: Final = "report.html"
+MOST_VIDEOS: Final = 12  # whose time lines are on a page, but for one of each run
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def page(folders: Sequence[Path]) -> str:
         script=script,
         digest=digest,
         styles=styles,
-        parts_of_run=[_run_part(run, styles) for run in runs],
+        parts_of_run=[_run_part(run, styles, max(1, MOST_VIDEOS // len(runs))) for run in runs],
         summaries=_summaries(runs),
         kinds=[(text_of(kind), KIND_COLOURS[kind]) for kind in KINDS],
         notes={"interval": INTERVAL_NOTE, "difference": DIFFERENCE_NOTE, "published": NOTE},
@@ -140,7 +141,7 @@ def _summaries(runs: Sequence[PageRun]) -> list[Summary]:
     return summaries(runs) if len(runs) > 1 else []
 
 
-def _run_part(run: PageRun, styles: Mapping[str, RowStyle]) -> RunPart:
+def _run_part(run: PageRun, styles: Mapping[str, RowStyle], most_videos: int) -> RunPart:
     (detecting, remarks), (proposing, said) = run.scored_rows("tal"), run.scored_rows("proposals")
     remarks += said
     if not (detecting or proposing or remarks) and any(table.task != "captioning" for table in run.tables):
@@ -154,7 +155,7 @@ def _run_part(run: PageRun, styles: Mapping[str, RowStyle]) -> RunPart:
         found, said = row_detections(run, detecting, truth)
         errors, not_drawn = error_figures(found, truth, styles), left_out(found, truth)
         lines, more = (found, []) if found else row_detections(run, proposing, truth)
-        videos = time_lines(lines, truth, styles)
+        videos = time_lines(lines, truth, styles, min(VIDEOS, most_videos))
         alike, unlike = similarity(run, truth, styles)
         remarks += [*said, *more, *unlike]
     else:

@@ -163,9 +163,9 @@ def stacked_chart(
 
 def svg(title: str, description: str, width: float, height: float, inner: Markup) -> Markup:
     """Return an SVG that is read as one picture with a title and a description."""
-    return Markup(
-        '<svg role="img" viewBox="0 0 {} {}" aria-label="{}"><title>{}</title><desc>{}</desc>{}</svg>'
-    ).format(width, height, f"{title}. {description}", title, description, inner)
+    return Markup('<svg role="img" viewBox="0 0 {} {}" aria-label="{}"><title>{}</title>{}</svg>').format(
+        width, height, f"{title}. {description}", title, inner
+    )
 
 
 def _grid(x: Axis, y: Axis) -> Markup:

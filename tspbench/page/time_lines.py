@@ -22,7 +22,8 @@ from tspbench.storage.video import Frames, open_video, scan_video
 from tspbench.video_names import known_name
 
 VIDEOS: Final = 6
-FEWEST: Final = 4  # predictions that are shown of a row, if it has as many
+FEWEST: Final = 4  # predictions that are judged of a row, if it has as many
+MOST: Final = 40  # predictions that are drawn of a row, so that the page of long videos stays small
 THUMBNAILS: Final = 10
 THUMBNAIL_HEIGHT: Final = 64
 RIGHT_AT: Final = DetectionProtocol(name="shown", thresholds=(0.5,), source="tIoU of the time lines")
@@ -39,6 +40,7 @@ class VideoTimeLine:
         tracks: the true segments, then the rows.
         ticks: (percent of the line, text) of the axis.
         table: all that is drawn, in numbers.
+        note: what of the rows is not drawn; "" if everything is.
     """
 
     name: str
@@ -47,14 +49,17 @@ class VideoTimeLine:
     tracks: Sequence[Track]
     ticks: Sequence[tuple[float, str]]
     table: Table
+    note: str
 
 
-def time_lines(rows: Sequence[RowDetections], truth: Truth, styles: Mapping[str, RowStyle]) -> list[VideoTimeLine]:
-    """Draw the first scored videos that hold a segment."""
+def time_lines(
+    rows: Sequence[RowDetections], truth: Truth, styles: Mapping[str, RowStyle], most: int = VIDEOS
+) -> list[VideoTimeLine]:
+    """Draw the first scored videos that hold a segment, at most so many."""
     if not rows:
         return []
     first = rows[0].truth
-    held = [name for v, name in enumerate(first.videos) if np.any(first.video == v)][:VIDEOS]
+    held = [name for v, name in enumerate(first.videos) if np.any(first.video == v)][:most]
     files = _files(truth)
     return [_time_line(name, rows, truth, styles, known_file(name, files)) for name in held]
 
@@ -71,15 +76,15 @@ def _time_line(
     annotated = next(video.duration_seconds for video in truth.annotations.videos if video.name == name)
     seconds = annotated or max(float(true.end.max()), 1.0)
     cells = []
-    bars = []
+    bars, drawn = [], 0
     for start, end, label in zip(true.start.tolist(), true.end.tolist(), true.label.tolist(), strict=True):
         bars.append(_bar(start, end, seconds, true.labels[label], shown=true.labels[label]))
         cells.append(["true", true.labels[label], f"{start:.2f}", f"{end:.2f}", "—", "—"])
     tracks = [Track("True segments", None, bar_track(f"True segments of {name}", bars, tall=True))]
     for each in rows:
-        shown, right = _best(each, name)
-        bars = []
-        for place, hit in zip(shown, right, strict=True):
+        best, right = _best(each, name)
+        bars, drawn = [], max(drawn, len(best))
+        for place, hit in list(zip(best, right, strict=True))[:MOST]:
             start, end, score = (float(array[place]) for array in (each.found.start, each.found.end, each.found.score))
             label = each.found.labels[each.found.label[place]] if each.found.label[place] >= 0 else "proposal"
             bars.append(_bar(start, end, seconds, f"{label}, score {score:.3g}", solid=hit))
@@ -91,7 +96,8 @@ def _time_line(
     ticks = [(100 * value / seconds, f"{text} s") for value, text in Axis("s", 0, seconds).ticks()]
     head = ["features", "class", "start (s)", "end (s)", "score", "at tIoU 0.5"]
     table = Table(f"Segments of {name}", head, cells, numbers=False)
-    return VideoTimeLine(name, seconds, _strip(file, seconds) if file else "", tracks, ticks, table)
+    note = f"Of each row the {MOST} predictions with the highest scores are drawn." if drawn > MOST else ""
+    return VideoTimeLine(name, seconds, _strip(file, seconds) if file else "", tracks, ticks, table, note)
 
 
 def _bar(start: float, end: float, seconds: float, text: str, *, solid: bool = True, shown: str = "") -> Bar:

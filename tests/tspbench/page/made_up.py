@@ -1,5 +1,6 @@
 """A small made-up run with everything that a page shows: five videos, four rows, detections, proposals, captions."""
 
+import json
 import math
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import numpy as np
 from evaluation import METRICS, PROTOCOLS, score_signature
 from tests.evaluation.helpers import predicted
 from tests.tspbench.helpers import small_dataset
+from tspbench.datasets import open_dataset
 from tspbench.storage.features import RowMeaning, VideoFeatures, write_features
 from tspbench.storage.predictions import write_predictions
+from tspbench.storage.recipes import write_toml
 from tspbench.storage.records import Record, write_record
 from tspbench.storage.runs import Row, Run, TaskTable, write_run
 from tspbench.storage.statistics import write_statistics
@@ -56,6 +59,66 @@ def made_up_run(folder: Path, *, more: int = 0, nan: bool = True, **facts: str) 
         _features(folder / "features" / name / "features.h5", truth.videos, step=k)
         record(folder, f"features/{name}", {}, inputs={"encoder": f"weights of {name}"})
     write_run(folder, Run("Made-up videos", tables, [f"A note with {SCRIPT}."], dataset.for_run(folder)))
+    return folder
+
+
+def dense_run(folder: Path, *, rows: int = 8, segments: int = 200) -> Path:
+    """Write a run like one on THUMOS14: 6 videos of 20 minutes, full of short segments of 20 classes; no videos.
+
+    Args:
+        folder: of the run; the data set lies below it.
+        rows: of its table, each of which predicts four times as many segments as there are.
+        segments: of each video.
+    """
+    rng = np.random.default_rng(0)
+    names, seconds = [f"video_test_{k:07d}" for k in range(6)], 1200.0
+    labels = [f"Throw number {k} & <more>" for k in range(20)]
+    starts = np.sort(rng.uniform(0, seconds - 10, (6, segments)))
+    lengths, classes = rng.gamma(2, 2, (6, segments)) + 0.2, rng.integers(0, 20, (6, segments))
+    (folder / "data").mkdir(parents=True)
+    database = {
+        name: {
+            "duration": seconds,
+            "subset": "test",
+            "annotations": [
+                {"segment": [start, start + length], "label": labels[label]}
+                for start, length, label in zip(*(each[k].tolist() for each in (starts, lengths, classes)), strict=True)
+            ],
+        }
+        for k, name in enumerate(names)
+    }
+    (folder / "data" / "annotations.json").write_text(json.dumps({"database": database}))
+    card = {"name": "dense", "annotations": "annotations.json", "protocol": "thumos14"}
+    write_toml(folder / "data" / "dataset.toml", {**card, "splits": {"training": "train", "validation": "test"}})
+    dataset = open_dataset(str(folder / "data"))
+    truth, protocol = dataset.read().ground_truth("test"), PROTOCOLS["tal"]["thumos14"]
+    found = []
+    for k in range(rows):
+        place = f"tal/row-{k}"
+        late = rng.normal(0, 0.5 * k, (4, len(truth)))
+        start = np.clip(truth.start + late, 0, None)
+        end = truth.end + late
+        score = rng.uniform(0.2, 1, (4, len(truth)))
+        entries = [
+            (truth.videos[truth.video[i]], truth.labels[truth.label[i]], start[j, i], end[j, i], score[j, i])
+            for j in range(4)
+            for i in range(len(truth))
+            if end[j, i] > start[j, i]
+        ]
+        predictions = predicted(entries, truth.videos, truth.labels)
+        statistics = METRICS["tal"].statistics(truth, predictions, protocol)
+        signature = score_signature(METRICS["tal"].name, protocol, truth, "1")
+        metrics = METRICS["tal"].score(statistics).metrics()
+        write_predictions(folder / place / "predict" / "predictions.json.gz", predictions)
+        record(folder, f"{place}/predict", {}, outputs={"predictions.json.gz": "sha"})
+        write_statistics(folder / place / "score" / "statistics.npz", statistics, signature)
+        figures = {"metrics": metrics, "signature": signature, "counts": {"videos": 6, "missing_videos": 0}}
+        inputs = {"annotations": dataset.annotations_hash()}
+        record(folder, f"{place}/score", figures, inputs, {"statistics.npz": f"hash of {k}"})
+        found.append(Row(f"Features of encoder number {k}", place, KEY))
+    facts = {"dataset": "dense", "localizer": "gtad", "protocol": "thumos14", "seed": "0"}
+    table = TaskTable("tal", found, facts, "tal/comparison")
+    write_run(folder, Run("Dense videos", [table], [], dataset.for_run(folder)))
     return folder
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.tspbench.helpers import cut, one_sentence
-from tests.tspbench.page.made_up import FOLDERS, GRID, LATE, SCRIPT, SHIFTS, TAC, TSP, made_up_run, record
+from tests.tspbench.page.made_up import FOLDERS, GRID, LATE, SCRIPT, SHIFTS, TAC, TSP, dense_run, made_up_run, record
 from tests.tspbench.page.parsed import markdown_tables, page_tables
+from tspbench.page import build
 from tspbench.page.build import page, write_page
 from tspbench.report import markdown, result_table
 from tspbench.storage.features import RowMeaning, VideoFeatures, write_features
@@ -309,6 +310,31 @@ def test_a_page_is_written_whole_and_runs_of_one_name_are_told_apart(tmp_path, r
     with one_sentence("nowhere"):
         write_page([tmp_path / "nowhere"], out)
     assert out.read_text("utf-8") == text
+
+
+def test_a_page_of_long_videos_stays_small(tmp_path):
+    folder = dense_run(tmp_path / "run")
+    text = page([folder])
+    assert len(text.encode()) < 2_000_000  # thumbnails, which it has none of here, take some 200 kB
+    assert text.count("Of each row the 40 predictions with the highest scores are drawn.") == 6
+    assert "<desc>" not in text
+    # What is not drawn counts nevertheless.
+    found = [int(count) for count in re.findall(r'<p class="value">(\d+) of 200 found</p>', text)]
+    assert len(found) == 48
+    assert found[0] > 40
+    rows = dict(page_tables(text))["Segments of video_test_0000000"]
+    assert [row[0] for row in rows].count("true") == 200
+    assert [row[0] for row in rows].count("Features of encoder number 7") == 40
+    assert 'aria-label="Features of encoder number 0 in video_test_0000000: 40 segments, ' in text
+    assert max(map(len, re.findall(r'aria-label="([^"]*)"', text))) < 3000
+
+
+def test_several_runs_share_the_videos(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "MOST_VIDEOS", 4)
+    runs = [made_up_run(tmp_path / name) for name in ("a", "b")]
+    text = page(runs)
+    assert text.count('<figure class="video"') == 4
+    assert text.count("The first 2 scored videos with an action") == 2
 
 
 def test_a_row_has_the_same_colour_everywhere(shown):
