@@ -137,8 +137,36 @@ def test_a_recipe_of_ones_own_is_taken_up_until_a_file_is_edited(dataset, tmp_pa
     done("extract", "--encoder", "own.py:Mine", *where)
     less = ["--set", "fit.epochs=1", "--set", "clips_per_segment=1"]
     done("pretrain", "--encoder", "own.py:Mine", "--dataset", "small", "--method", "tac", "--out", "taught", *less)
+    predicted_with_ones_own(tmp_path, dataset)
     initial = read_record(tmp_path / "taught" / "pretrain" / "tac").inputs["initial encoder"]
     assert initial == FeatureFiles([features_of("as it comes")]).meaning()["weights"]
+
+
+def predicted_with_ones_own(folder, dataset):
+    """Find actions in a video by the rows of the run in out/, whose code may have moved and changed since."""
+    video = sorted(dataset.glob("videos/*"))[0]
+    code = {"--encoder": "own.py:Mine", "--localizer": "localizer.py:Actionness"}
+
+    def predict(row, **given):
+        given = [part for option, name in {**code, **given}.items() if name for part in (option, name)]
+        return run("predict", video, "--run", "out", "--row", row, "--out", "found", *given)
+
+    moved = folder / "elsewhere.py"
+    moved.write_text((folder / "own.py").read_text())
+    for row in ("as it comes", "taught"):
+        result = predict(row)
+        assert result.exit_code == 0, result.output
+        assert "has changed" not in result.output
+        assert f"{video.stem}: " in result.output
+    assert read_record(Path("found/records") / video.stem).inputs["encoder's code"]
+    found = Path(f"found/{video.stem}.json").read_bytes()
+    result = predict("taught", **{"--encoder": f"{moved}:Mine"})
+    assert (result.exit_code, Path(f"found/{video.stem}.json").read_bytes()) == (0, found)
+    moved.write_text(f"{moved.read_text()}# Another line.\n")
+    result = predict("taught", **{"--encoder": f"{moved}:Mine"})
+    assert f"{moved}:Mine has changed since it was trained" in result.stderr
+    # The weights that a class comes with are those of its code.
+    assert_one_sentence(predict("as it comes", **{"--encoder": f"{moved}:Mine"}), "Mine", "--checkpoint")
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,24 @@ from tspbench import __version__
 from tspbench.cli_group import Group
 from tspbench.cli_options import (
     Changes,
+    ClassScores,
     DatasetName,
     Device,
     EncoderName,
     GroundTruthFiles,
     Kind,
+    LocalizerName,
     OptionalGroundTruthFiles,
     Out,
+    OwnEncoders,
+    OwnLocalizer,
     Precision,
+    ProposalFiles,
     ProtocolName,
     References,
     ReportFormat,
     Seed,
+    Sound,
     Subset,
     TaskName,
     TrainedTaskName,
@@ -203,22 +209,10 @@ def evaluate(
         list[str], typer.Option("--features", metavar="NAME=F.h5[,G.h5]", help="A row: name and H5 files; repeatable.")
     ],
     out: Out,
-    localizer: Annotated[
-        str | None,
-        typer.Option("--localizer", help="See `tspbench list`, or file.py:ClassName; default: gtad, bmn or bmt."),
-    ] = None,
-    class_scores: Annotated[
-        Path | None,
-        typer.Option("--class-scores", help="Video-level scores (JSON, or UntrimmedNet .npy); none: class-agnostic."),
-    ] = None,
-    proposals: Annotated[
-        list[Path] | None,
-        typer.Option("--proposals", help="Proposals of training and validation videos, for pgcn; repeatable."),
-    ] = None,
-    sound: Annotated[
-        Path | None,
-        typer.Option("--sound", help="Audio features for captioning: an H5 file or folder of .npy files."),
-    ] = None,
+    localizer: LocalizerName = None,
+    class_scores: ClassScores = None,
+    proposals: ProposalFiles = None,
+    sound: Sound = None,
     references: References = None,
     changes: Changes = None,
     seed: Seed = 0,
@@ -254,6 +248,8 @@ def predict(
     checkpoint: Annotated[
         list[Path] | None, typer.Option("--checkpoint", help="Weights of an encoder outside the run; repeatable.")
     ] = None,
+    encoder: OwnEncoders = None,
+    localizer: OwnLocalizer = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: RUN/predictions.")] = None,
     device: Device = "auto",
 ) -> None:
@@ -263,7 +259,16 @@ def predict(
     """
     from tspbench.verbs import predict_videos
 
-    predict_videos(videos, run, row=row, checkpoints=checkpoint or [], out=out, device=device)
+    predict_videos(
+        videos,
+        run,
+        row=row,
+        checkpoints=checkpoint or [],
+        encoders=encoder or [],
+        localizer=localizer,
+        out=out,
+        device=device,
+    )
 
 
 @app.command()

@@ -98,3 +98,25 @@ References = Annotated[
 EncoderName = Annotated[
     str | None, typer.Option("--encoder", help="See `tspbench list encoders`, or file.py:ClassName.")
 ]
+LocalizerName = Annotated[
+    str | None,
+    typer.Option("--localizer", help="See `tspbench list`, or file.py:ClassName; default: gtad, bmn or bmt."),
+]
+OwnEncoders = Annotated[
+    list[str] | None,
+    typer.Option("--encoder", help="file.py:ClassName of an encoder of yours that the run was made with; repeatable."),
+]
+OwnLocalizer = Annotated[
+    str | None, typer.Option("--localizer", help="file.py:ClassName of a localizer of yours, likewise.")
+]
+ClassScores = Annotated[
+    Path | None,
+    typer.Option("--class-scores", help="Video-level scores (JSON, or UntrimmedNet .npy); none: class-agnostic."),
+]
+ProposalFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--proposals", help="Proposals of training and validation videos, for pgcn; repeatable."),
+]
+Sound = Annotated[
+    Path | None, typer.Option("--sound", help="Audio features for captioning: an H5 file or folder of .npy files.")
+]

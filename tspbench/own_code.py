@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec
@@ -54,6 +55,14 @@ def allow(name: str) -> None:
     checkpoint, a feature file or the record of a run says is a stranger's word, and runs nothing.
     """
     _named_by_user.add(name)
+
+
+def as_named(name: str, own: Sequence[str]) -> str | None:
+    """Return which of the user's ``own`` names stands for the class that a file speaks of; None: none of them.
+
+    The class may have moved since: where the very name is not given, the first that may stand for it is taken.
+    """
+    return name if name in own else next((each for each in own if same_class(name, each)), None)
 
 
 def load_class(name: str, what: str) -> OwnClass:

@@ -125,7 +125,15 @@ def evaluate_features(
 
 
 def predict_videos(
-    videos: Sequence[Path], run: Path, *, row: str | None, checkpoints: Sequence[Path], out: Path | None, device: str
+    videos: Sequence[Path],
+    run: Path,
+    *,
+    row: str | None,
+    checkpoints: Sequence[Path],
+    encoders: Sequence[str],
+    localizer: str | None,
+    out: Path | None,
+    device: str,
 ) -> None:
     """Find actions in videos with what a run has trained, and print the best of each.
 
@@ -134,7 +142,16 @@ def predict_videos(
     """
     from tspbench.video_prediction import told, told_problems
 
-    found = api.predict(videos, run, row=row, checkpoint=checkpoints, out=out, device=device)
+    found = api.predict(
+        videos,
+        run,
+        row=row,
+        checkpoint=checkpoints,
+        encoder=encoders,
+        localizer=localizer,
+        out=out,
+        device=device,
+    )
     for each in found.videos:
         print(told(each))
     if found.videos:

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from tspbench.datasets import find_videos
+from tspbench.encoders import named_encoder
 from tspbench.errors import UserError
 from tspbench.progress import progress, say
 from tspbench.report import MAIN, MAIN_HEADING
 from tspbench.stages.captioner_settings import GROUND_TRUTH
 from tspbench.stages.predict_video import VideoPrediction, VideoStage
-from tspbench.stages.trained_row import TASKS, TrainedRow, why_not
+from tspbench.stages.train import named_localizer
+from tspbench.stages.trained_row import TrainedRow
+from tspbench.stages.usable_rows import TASKS, why_not
 from tspbench.storage.records import read_record
 from tspbench.storage.runs import Row, Run, TaskTable, read_run
 from tspbench.storage.video import silence_decoders
@@ -45,6 +48,8 @@ def predict_videos(
     *,
     row: str | None = None,
     checkpoints: Sequence[Path] = (),
+    encoders: Sequence[str] = (),
+    localizer: str | None = None,
     out: Path | None = None,
     device: str = "cpu",
 ) -> VideoPredictions:
@@ -57,6 +62,8 @@ def predict_videos(
         run: folder of a finished run.
         row: name of one of its rows; None: the trained one with the best score.
         checkpoints: weights of encoders that do not lie in the run.
+        encoders: the user's own encoders that the run was made with, and that may be run.
+        localizer: likewise a localizer of theirs.
         out: folder for the files; None: predictions below ``run``.
         device: torch device.
 
@@ -69,8 +76,13 @@ def predict_videos(
     silence_decoders()  # what is wrong with a video is said in a sentence
     files = named_videos(videos)
     manifest = read_run(run)
+    for encoder in encoders:
+        named_encoder(encoder)
+    localizers = [] if localizer is None else [localizer]
+    for each in localizers:
+        named_localizer(each)
     name = row or best_row(run, manifest)
-    trained = TrainedRow(run, manifest, name, checkpoints, device)
+    trained = TrainedRow(run, manifest, name, checkpoints, device, [*encoders, *localizers])
     for note in trained.notes:
         say(note)
     where = run / "predictions" if out is None else out

@@ -382,7 +382,7 @@ def test_code_that_a_record_names_is_not_run(run, short, tmp_path):
     (tmp_path / "own.py").write_text(f"open({str(mark)!r}, 'w')\n")
     record = read_record(run / "tal/tsp/train")
     write_record(run / "tal/tsp/train", replace(record, settings={**record.settings, "name": f"{tmp_path}/own.py:Own"}))
-    with one_sentence("own.py:Own", "no code is run"):
+    with one_sentence("own.py:Own", "not because a file says so", "add --localizer"):
         predicted(run, short)
     assert not mark.exists()
 

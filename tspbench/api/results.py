@@ -1,6 +1,6 @@
 """What a finished run, and features, tell: tables, the page, videos of one's own, the feature study."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,8 @@ def predict(
     *,
     row: str | None = None,
     checkpoint: Places = (),
+    encoder: str | Sequence[str] = (),
+    localizer: str | None = None,
     out: Place | None = None,
     device: str = "auto",
 ) -> "VideoPredictions":
@@ -64,6 +66,8 @@ def predict(
         run: folder of a finished run.
         row: of its table; the trained one that scores best if None.
         checkpoint: weights of encoders that do not lie in the run.
+        encoder: one or several of your own (file.py:Name) that the run was made with, and that may be run.
+        localizer: likewise a localizer of your own.
         out: folder for the files; predictions below ``run`` if None.
         device: see `tspbench.api`.
 
@@ -85,6 +89,8 @@ def predict(
         Path(run),
         row=row,
         checkpoints=[file for place in paths(checkpoint) if (file := found(place)) is not None],
+        encoders=[encoder] if isinstance(encoder, str) else encoder,
+        localizer=localizer,
         out=None if out is None else Path(out),
         device=joined_device(device),
     )

@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from tspbench.config import choose
 from tspbench.encoders import ENCODERS, AnyEncoder, load_encoder, new_encoder
 from tspbench.errors import UserError
+from tspbench.own_code import as_named, is_own
 from tspbench.stages.pretrain import ENCODER_FILE
 from tspbench.storage.checkpoints import Weights
 from tspbench.storage.hashes import hash_file
@@ -22,7 +24,7 @@ class KnownEncoder:
     """An encoder whose weights are at hand.
 
     Args:
-        kind: key of `ENCODERS`.
+        kind: key of `ENCODERS`, or what the user calls an encoder of their own.
         weights: what identifies its weights: the SHA-256 of their file, or where they come from.
         path: their file; None where they are torchvision's, or random.
     """
@@ -55,10 +57,11 @@ class KnownEncoders:
     Args:
         run: folder of a run.
         checkpoints: more files of weights.
+        own: names of encoders of the user's own, which they have let in.
     """
 
-    def __init__(self, run: Path, checkpoints: Sequence[Path] = ()) -> None:
-        self._run, self._checkpoints = run, checkpoints
+    def __init__(self, run: Path, checkpoints: Sequence[Path] = (), own: Sequence[str] = ()) -> None:
+        self._run, self._checkpoints, self._own = run, checkpoints, own
 
     @cached_property
     def _files(self) -> dict[str, Path]:
@@ -74,20 +77,43 @@ class KnownEncoders:
             weights: as the attributes of feature files and the records of pretrainings say it.
 
         Raises:
-            UserError: no file holds these weights, or the kind is none of `ENCODERS`; no code that a file names is run.
+            UserError: no file holds these weights, or the kind is none of `ENCODERS` and nobody has named it; no code
+                that a file names is run.
         """
-        if kind not in ENCODERS:
-            raise UserError(
-                f"{self._run}: the encoder {kind!r} is none of tspbench's own ({', '.join(sorted(ENCODERS))}), and no "
-                "code is run because a file names it: extract the features of the videos with `tspbench extract` "
-                "instead."
-            )
+        if is_own(kind):
+            kind = self._named(kind)
+        elif kind not in ENCODERS:
+            choose(f"encoder of {self._run}", kind, ENCODERS)
         if path := self._files.get(weights):
             return KnownEncoder(kind, weights, path)
-        if _RANDOM.fullmatch(weights) or weights == f"torchvision's of {kind}" or weights.startswith("https://"):
+        published = weights == f"torchvision's of {kind}" or weights.startswith("https://")
+        if published or _RANDOM.fullmatch(weights) or (is_own(kind) and _comes_with(kind) == weights):
             return KnownEncoder(kind, weights, None)
+        if is_own(kind) and not self._files:
+            raise UserError(
+                f"{self._run}: {kind} is not what its features were extracted with: its code or the weights that it "
+                "loads have changed since, or it had weights of a file, which --checkpoint names."
+            )
         raise UserError(
             f"{self._run}: expected the weights of the encoder {kind} (SHA-256 {weights[:12]}…) in pretrain/ or in a "
             f"file named with --checkpoint, found {len(self._files)} other file(s): add --checkpoint FILE with the "
             "weights that the features were extracted with."
         )
+
+    def _named(self, kind: str) -> str:
+        """Return what the user calls the encoder of their own that features name.
+
+        Raises:
+            UserError: they have not named it.
+        """
+        if named := as_named(kind, self._own):
+            return named
+        raise UserError(
+            f"{self._run}: the encoder {kind} is somebody's own code, which runs only where you name it yourself, not "
+            f"because a file says so: look at it, and add --encoder {kind}."
+        )
+
+
+def _comes_with(name: str) -> object:
+    """Return what identifies the weights that a user's own encoder loads by itself."""
+    return load_encoder(name, None)[1].card["source"]

@@ -1,5 +1,6 @@
 """The captioner of a run's row, rebuilt from its records for videos that the run has never seen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,13 +95,16 @@ class RowCaptioner:
         return np.stack([found.start, found.end], axis=1)[order], found.score[order]
 
 
-def row_captioner(run: Path, tables: list[tuple[TaskTable, Row]], device: str) -> RowCaptioner | None:
+def row_captioner(
+    run: Path, tables: list[tuple[TaskTable, Row]], device: str, own: Sequence[str] = ()
+) -> RowCaptioner | None:
     """Return the captioner of a row; None where the run has none for it.
 
     Args:
         run: folder of the run.
         tables: the tables that have the row, and what it is there.
         device: torch device.
+        own: names of localizers of the user's own, which they have let in.
 
     Raises:
         UserError: the captioner is not finished, or listens to the sound.
@@ -122,7 +126,7 @@ def row_captioner(run: Path, tables: list[tuple[TaskTable, Row]], device: str) -
         proposing = [row for table, row in tables if table.facts.get("localizer") == source]
         if not proposing:
             raise UserError(f"{folder}: the captioner describes proposals of {source}, of which this row has none.")
-        localizer = trained_localizer(run / proposing[0].folder, device)
+        localizer = trained_localizer(run / proposing[0].folder, device, own)
         hashes["proposing localizer"] = localizer.weights
     words = run / CAPTIONING / "words"
     hashes["words"] = finished(words, [WORDS_FILE]).outputs[WORDS_FILE]

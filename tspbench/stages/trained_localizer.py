@@ -8,14 +8,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from baselines import LOCALIZERS, REFINERS
+from baselines import REFINERS
 from evaluation.segments import Predictions
 from tspbench.config import validated
 from tspbench.errors import UserError
 from tspbench.feature_views import FeatureViews, TimeSettings
+from tspbench.own_code import as_named, is_own
 from tspbench.stages.predict import predict
 from tspbench.stages.rows import UNLABELLED
-from tspbench.stages.train import LOCALIZER_FILE
+from tspbench.stages.train import LOCALIZER_FILE, localizer_class
 from tspbench.storage.annotations import VideoAnnotations
 from tspbench.storage.checkpoints import read_weights
 from tspbench.storage.features import FeatureFiles
@@ -32,7 +33,7 @@ class TrainedLocalizer:
 
     Args:
         folder: where its weights lie.
-        name: key of `LOCALIZERS`.
+        name: key of `baselines.LOCALIZERS`, or what the user calls a localizer of their own.
         settings: of its training, as resolved.
         weights: SHA-256 of its weights.
         device: torch device.
@@ -57,9 +58,15 @@ class TrainedLocalizer:
         Raises:
             UserError: settings or weights do not fit this version.
         """
-        kind: Any = LOCALIZERS[self.name]
+        kind = localizer_class(self.name)
         model = kind(validated(kind.Config, self.settings["config"], f"{self.folder}, localizer {self.name}"))
-        model.load_state_dict(read_weights(self.folder / LOCALIZER_FILE).features)
+        try:
+            model.load_state_dict(read_weights(self.folder / LOCALIZER_FILE).features)
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.folder / LOCALIZER_FILE} does not fit {self.name}, whose layers have changed since it was "
+                "trained: take the code as it was, or run the experiment again with the same --out."
+            ) from error
         return model.to(self.device).eval()
 
     def find(self, files: FeatureFiles, labelling: Labelling) -> Predictions:
@@ -77,8 +84,13 @@ class TrainedLocalizer:
         return predict(views, self.model, labelling, self.device, batch_size, 0, silent)
 
 
-def trained_localizer(row_folder: Path, device: str) -> TrainedLocalizer:
+def trained_localizer(row_folder: Path, device: str, own: Sequence[str] = ()) -> TrainedLocalizer:
     """Return the localizer of a row.
+
+    Args:
+        row_folder: of the row.
+        device: torch device.
+        own: names of localizers of the user's own, which they have let in.
 
     Raises:
         UserError: it is not trained, or cannot find anything by itself.
@@ -91,11 +103,15 @@ def trained_localizer(row_folder: Path, device: str) -> TrainedLocalizer:
             f"{row_folder}: {name} refines proposals of another localizer, which a new video does not come with: "
             "choose a row of a localizer that makes its own."
         )
-    if name not in LOCALIZERS:
-        raise UserError(
-            f"{row_folder}: the localizer {name!r} is none of tspbench's own ({', '.join(LOCALIZERS)}), and no code is "
-            "run because a record names it: choose another row."
-        )
+    if is_own(name):
+        named = as_named(name, own)
+        if named is None:
+            raise UserError(
+                f"{row_folder}: the localizer {name} is somebody's own code, which runs only where you name it "
+                f"yourself, not because a file says so: look at it, and add --localizer {name}."
+            )
+        name = named
+    localizer_class(name)
     return TrainedLocalizer(folder, name, dict(record.settings), record.outputs[LOCALIZER_FILE], device)
 
 

@@ -4,14 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from baselines import REFINERS
 from evaluation.segments import Predictions
-from tspbench.encoders import AnyEncoder
+from tspbench.encoders import AnyEncoder, encoder_facts
 from tspbench.errors import UserError
+from tspbench.own_code import is_own
 from tspbench.segment_batches import Floats
 from tspbench.stages.extract import Extraction, TrainedEncoder, class_scores, extract
 from tspbench.stages.foreground import Foreground, foreground_of
@@ -20,17 +20,17 @@ from tspbench.stages.predict import joined
 from tspbench.stages.row_captioner import RowCaptioner, row_captioner
 from tspbench.stages.rows import UNLABELLED
 from tspbench.stages.score import CAPTIONING
+from tspbench.stages.train import localizer_facts
 from tspbench.stages.trained_localizer import silent, trained_localizer
+from tspbench.stages.usable_rows import extractions, features_encoder, usable_tables
 from tspbench.storage.checkpoints import Weights
 from tspbench.storage.features import FeatureFiles
 from tspbench.storage.hashes import hash_data
 from tspbench.storage.records import read_record
-from tspbench.storage.runs import Row, Run, TaskTable, feature_files
+from tspbench.storage.runs import Row, Run, TaskTable
 from tspbench.video_labels import ANY_ACTION, Detections, Labelling
 
 VIDEO: Final = "video"  # what the one video of a feature file is called there, whatever its own file is called
-TASKS: Final = ("tal", "proposals", CAPTIONING)  # those that a row is asked for segments, the best first
-RANDOM: Final = "random"  # encoder of random features
 _TOP: Final = re.compile(r"labels:top-(\d+)-of-")
 
 
@@ -51,38 +51,6 @@ class Found:
     foreground: tuple[Floats, Floats] | None
 
 
-def features_encoder(folder: Path, row: Row) -> tuple[str, str, int, str]:
-    """Return what a row's features were extracted with: encoder, its weights, frames from clip to clip, precision.
-
-    Raises:
-        UserError: the file is gone, or does not say it, as the released TSP features do not.
-    """
-    paths = feature_files(folder, row)
-    if not paths:
-        raise UserError(f"{folder}, row {row.name!r}: it is trained on no features: choose another row.")
-    meaning: dict[str, Any] = FeatureFiles(paths).meaning()
-    if missing := [key for key in ("encoder", "weights", "stride_frames") if not meaning.get(key)]:
-        raise UserError(
-            f"{paths[0]} does not say its {missing[0]}, so that nobody knows how to get the same features of another "
-            "video: choose a row whose features `tspbench extract` wrote."
-        )
-    stride, precision = int(meaning["stride_frames"]), str(meaning.get("precision", "fp32"))
-    return str(meaning["encoder"]), str(meaning["weights"]), stride, precision
-
-
-def why_not(folder: Path, table: TaskTable, row: Row) -> str:
-    """Return why a row of a table can find nothing in a new video; "" if it can."""
-    if row.reference:
-        return "no network is trained for it"
-    if (name := table.facts.get("localizer")) in REFINERS:
-        return f"{name} refines proposals of another localizer, which a new video does not come with"
-    try:
-        encoder = features_encoder(folder, row)[0]
-    except UserError as error:
-        return str(error).rstrip(".")
-    return "its features are random, and a new video has none" if encoder == RANDOM else ""
-
-
 class TrainedRow:
     """A row at work on new videos; made, it has found all that it needs.
 
@@ -92,6 +60,7 @@ class TrainedRow:
         name: of the row.
         checkpoints: files of weights that do not lie in the run.
         device: torch device.
+        own: names of encoders and localizers of the user's own, which they have let in.
 
     Attributes:
         notes: what it does otherwise than the run, a sentence each.
@@ -102,19 +71,22 @@ class TrainedRow:
         UserError: the row is unknown, not finished or finds nothing in new videos, or weights are missing.
     """
 
-    def __init__(self, folder: Path, run: Run, name: str, checkpoints: Sequence[Path], device: str) -> None:
-        tables = _tables(folder, run, name)
-        self._device, self.notes = device, list[str]()
-        self._encoders = KnownEncoders(folder, checkpoints)
+    def __init__(
+        self, folder: Path, run: Run, name: str, checkpoints: Sequence[Path], device: str, own: Sequence[str] = ()
+    ) -> None:
+        tables = usable_tables(folder, run, name)
+        self._device, self.notes, self._named = device, list[str](), own
+        self._encoders = KnownEncoders(folder, checkpoints, own)
         kind, weights, self._stride, self._precision = features_encoder(folder, tables[0][1])
         self._own = self._encoders.find(kind, weights)
-        self._extracted = _extracted(folder, run)
+        self._extracted = extractions(folder, run)
         located = [row for table, row in tables if table.task != CAPTIONING]
-        self._localizer = trained_localizer(folder / located[0].folder, device) if located else None
+        self._localizer = trained_localizer(folder / located[0].folder, device, own) if located else None
         self._captioner = self._find_captioner(folder, tables)
         self._loaded: dict[str, tuple[AnyEncoder, Weights]] = {}
         self._head, self._top, self.labels = self._find_labels(folder, tables[0][1])
         self._foreground = self._find_foreground()
+        self._note_edits()
         self.hashes = self._hashes()
 
     def look(self, path: Path, scratch: Path) -> Found:
@@ -171,7 +143,7 @@ class TrainedRow:
     def _find_captioner(self, folder: Path, tables: list[tuple[TaskTable, Row]]) -> RowCaptioner | None:
         """Return the captioner; where there are labels to show instead, what is wrong with it is a note."""
         try:
-            return row_captioner(folder, tables, self._device)
+            return row_captioner(folder, tables, self._device, self._named)
         except UserError as error:
             if self._localizer is None:
                 raise
@@ -215,42 +187,29 @@ class TrainedRow:
             self.notes.append(f"No foreground curve: {error}")
             return None
 
+    def _note_edits(self) -> None:
+        """Say which of the user's own classes are not as they were when their weights were trained."""
+        trained = self._own.pretraining
+        then = trained and trained.settings.get("encoder_source")
+        edited = [self._own.kind] if then not in (None, encoder_facts(self._own.kind).get("encoder_source")) else []
+        if self._localizer is not None:
+            name, then = self._localizer.name, self._localizer.settings.get("source")
+            edited += [name] if then != localizer_facts(name).get("source") else []
+        self.notes += [
+            f"{name} has changed since it was trained: what it finds may be worth less than the run's table says."
+            for name in edited
+        ]
+
     def _hashes(self) -> dict[str, str]:
         found = {"encoder": self._own.weights}
+        if is_own(self._own.kind):
+            found["encoder's code"] = str(encoder_facts(self._own.kind)["encoder_source"])
         if self._localizer is not None:
             found["localizer"] = self._localizer.weights
+            if is_own(self._localizer.name):
+                found["localizer's code"] = str(localizer_facts(self._localizer.name)["source"])
         if self._head is not None:
             found["head"] = self._head.weights
         if self._foreground is not None and self._foreground.initial is not None:
             found["initial encoder"] = self._foreground.initial.weights
         return found | (self._captioner.hashes if self._captioner else {})
-
-
-def _tables(folder: Path, run: Run, name: str) -> list[tuple[TaskTable, Row]]:
-    """Return what a row is in the tables that have it with the same features, those that say most of a video first.
-
-    Raises:
-        UserError: there is no such row, or it finds nothing in new videos.
-    """
-    able = [row.name for table in run.tables for row in table.rows if not why_not(folder, table, row)]
-    names = f"rows that can are {', '.join(map(repr, dict.fromkeys(able)))}" if able else "no row of this run can"
-    found = [(table, row) for table in run.tables for row in table.rows if row.name == name]
-    if not found:
-        raise UserError(f"{folder} has no row {name!r} that could find something in new videos: {names}.")
-    usable = [(table, row) for table, row in found if not why_not(folder, table, row)]
-    if not usable:
-        raise UserError(f"{folder}, row {name!r}: {why_not(folder, *found[0])}: {names}.")
-    usable.sort(key=lambda each: TASKS.index(each[0].task))
-    return [(table, row) for table, row in usable if row.features == usable[0][1].features]
-
-
-def _extracted(folder: Path, run: Run) -> dict[str, tuple[str, int]]:
-    """Return the kind of each encoder by its weights, and the frames from clip to clip, as the run's rows have them."""
-    found = {}
-    for row in (row for table in run.tables for row in table.rows if row.files):
-        try:
-            kind, weights, stride, _ = features_encoder(folder, row)
-        except UserError:
-            continue
-        found[weights] = kind, stride
-    return found

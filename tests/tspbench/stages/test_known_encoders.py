@@ -55,6 +55,6 @@ def test_published_weights_need_no_file(run):
 def test_an_encoder_that_is_not_ours_is_not_imported(run, tmp_path):
     mark = tmp_path / "was here"
     (tmp_path / "own.py").write_text(f"open({str(mark)!r}, 'w')\n")
-    with one_sentence("own.py:Own", "no code is run"):
+    with one_sentence("own.py:Own", "not because a file says so", "add --encoder"):
         KnownEncoders(run).find(f"{tmp_path}/own.py:Own", "0" * 64)
     assert not mark.exists()
