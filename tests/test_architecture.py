@@ -20,7 +20,7 @@ FLOORS = {
     "tspbench.segment_batches tspbench.proposal_batches tspbench.caption_sets tspbench.streaming tspbench.video_labels "
     "tspbench.vocabulary tspbench.fit tspbench.fit_settings tspbench.meter tspbench.training_state "
     "tspbench.plots tspbench.video_picture "
-    "tspbench.feature_study tspbench.study_plots tspbench.clip_reading tspbench.snippet_batches",
+    "tspbench.feature_study tspbench.linear_probe tspbench.study_plots tspbench.clip_reading tspbench.snippet_batches",
     2: "tspbench.storage",
     1: "tspbench tspbench.timeline tspbench.clips tspbench.config tspbench.provenance tspbench.errors "
     "tspbench.progress tspbench.device tspbench.processes tspbench.video_names tspbench.ranks tspbench.beats "

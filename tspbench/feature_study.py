@@ -4,17 +4,14 @@ Decided here:
 
 - A clip is foreground if its middle lies in an action, whose ends are [start, end); of several actions that hold it,
   the shortest gives the class.
-- A probe is a multinomial logistic regression on features that are standardized by the mean and standard deviation of
-  what it is fitted on. It minimizes the mean cross-entropy plus `L2` / 2 times the sum of the squared weights (not of
-  the biases), by L-BFGS.
-- The score of a clip is its logit of foreground less that of background. The AUC counts ties as one half.
+- The score of a clip is the logit of foreground less that of background, see `tspbench.linear_probe`. The AUC counts
+  ties as one half.
 - Similarity is the cosine of two features, from both of which a mean is taken first. A cosine with what then is all
   zero is undefined: nan in a matrix, left out of the pairs of neighbours. TSP's paper shows the similarity of features
   over time; that it takes the cosine, and of which features, could not be confirmed. Features behind a ReLU are never
   negative, and without centring all of them look alike.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,40 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Rows = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
-L2: Final = 1e-3
 NO_ACTION: Final = -1
-BLOCK: Final = 1 << 14  # clips that are worked on at once
-GRADIENT: Final = 1e-5  # its largest entry, at which a probe is fitted
-STEPS: Final = 1000
 ROUNDING: Final = 1e-7  # of float32: what is left of a feature when its like is taken from it
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """A linear classifier of C classes on (D,) features.
-
-    Attributes:
-        mean: of the features that it was fitted on, (D,).
-        scale: their standard deviation, 1 where that is 0, (D,).
-        weights: of standardized features, (D, C).
-        bias: (C,).
-        converged: whether the search ended because the gradient was small, not because it was too long.
-    """
-
-    mean: Floats
-    scale: Floats
-    weights: Floats
-    bias: Floats
-    converged: bool
-
-    def logits(self, features: Rows) -> Floats:
-        """Return (N, C) float64 for (N, D) features."""
-        logits: Floats = (features - self.mean) / self.scale @ self.weights + self.bias
-        return logits
 
 
 def clip_actions(centres_seconds: Floats, segments_seconds: Floats, classes: Integers) -> Integers:
@@ -72,80 +40,6 @@ def clip_actions(centres_seconds: Floats, segments_seconds: Floats, classes: Int
         start, end = segments_seconds[place]
         found[(centres_seconds >= start) & (centres_seconds < end)] = classes[place]
     return found
-
-
-def fit_probe(features: Rows, labels: Integers, classes: int) -> Probe:
-    """Fit a probe; needs room for one more copy of the features.
-
-    Neighbouring features are so alike that plain L-BFGS takes thousands of steps. So it works on the principal
-    components of the features, scaled to where the loss bends alike in every direction; the optimum is the same.
-
-    Args:
-        features: (N, D) float32, N of at least 1.
-        labels: (N,) class indices below ``classes``.
-        classes: C.
-    """
-    from scipy.optimize import minimize  # noqa: PLC0415 - what else is here does not need it, and it takes a while
-
-    mean, scale = moments(features)
-    axes, spread = _components(features, mean, scale)
-    # A logit bends by p (1 - p) <= 1/4 of the features' spread, and by the penalty.
-    stretch = 1 / np.sqrt(spread / 4 + L2)
-    turn = axes * stretch
-    components = np.empty_like(features)
-    for part in _parts(len(labels)):
-        components[part] = (features[part] - mean) / scale @ turn
-    shape = len(stretch), classes
-    penalty = L2 * np.square(stretch)[:, None]
-
-    def objective(flat: Floats) -> tuple[float, Floats]:
-        weights, bias = flat[:-classes].reshape(shape), flat[-classes:]
-        loss, slope_weights, slope_bias = 0.0, np.zeros(shape), np.zeros(classes)
-        for part in _parts(len(labels)):
-            its_loss, errors = _cross_entropy(components[part] @ weights.astype(np.float32) + bias, labels[part])
-            loss += its_loss
-            slope_weights += components[part].T @ errors.astype(np.float32)
-            slope_bias += errors.sum(axis=0)
-        slope = np.concatenate([(slope_weights / len(labels) + penalty * weights).ravel(), slope_bias / len(labels)])
-        return loss / len(labels) + float((penalty * np.square(weights)).sum()) / 2, slope
-
-    start = np.zeros((shape[0] + 1) * classes)
-    options = {"gtol": GRADIENT, "ftol": 0.0, "maxiter": STEPS, "maxfun": 2 * STEPS}
-    found: Any = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-    # Rounding of float32 may end the search a little before the gradient is as small as wanted.
-    converged = bool(np.abs(found.jac).max() <= 10 * GRADIENT)
-    return Probe(mean, scale, turn @ found.x[:-classes].reshape(shape), found.x[-classes:], converged)
-
-
-def _cross_entropy(logits: Floats, labels: Integers) -> tuple[float, Floats]:
-    """Return the sum of the cross-entropies of (n, C) logits, and their (n, C) slopes."""
-    logits = logits - logits.max(axis=1, keepdims=True)
-    odds = np.exp(logits)
-    sums = odds.sum(axis=1, keepdims=True)
-    true = np.arange(len(labels)), labels
-    slopes = odds / sums
-    slopes[true] -= 1
-    return float((np.log(sums[:, 0]) - logits[true]).sum()), slopes
-
-
-def _components(features: Rows, mean: Floats, scale: Floats) -> tuple[Floats, Floats]:
-    """Return the principal axes of standardized features as columns, (D, D), and the variance along each, (D,)."""
-    products = np.zeros((len(mean), len(mean)))
-    for part in _parts(len(features)):
-        standardized = (features[part] - mean) / scale
-        products += standardized.T @ standardized
-    spread, axes = np.linalg.eigh(products / len(features))
-    return axes, np.maximum(spread, 0.0)
-
-
-def moments(features: Rows) -> tuple[Floats, Floats]:
-    """Return the mean and the standard deviation (1 where it is 0) of (N, D) features, float64 (D,) each."""
-    mean = np.asarray(features.mean(axis=0, dtype=np.float64))
-    squares = np.zeros_like(mean)
-    for part in _parts(len(features)):
-        squares += np.square(features[part] - mean).sum(axis=0)
-    deviation = np.sqrt(squares / len(features))
-    return mean, np.where(deviation > 0, deviation, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,6 +167,22 @@ class StudyStatistics:
     classes: Floats | None
     similarity: Floats
 
+    def counted(self) -> dict[str, int]:
+        """Return metric → in how many videos something is counted for it; of two kinds of clips, of the rarer.
+
+        As many videos as that, not V, tell how far a metric would be another one on other videos.
+        """
+        inside, background, across = np.count_nonzero(self.similarity[:, :, 1], axis=0).tolist()
+        kinds = self.foreground.positive_video, self.foreground.negative_video
+        return {
+            "foreground_AUC": min(len(np.unique(kind)) for kind in kinds),
+            **({} if self.classes is None else {"class_accuracy": np.count_nonzero(self.classes[:, 1])}),
+            "similarity_inside": inside,
+            "similarity_background": background,
+            "similarity_across": across,
+            "contrast": min(inside, across),
+        }
+
 
 @dataclass(frozen=True)
 class StudyScore:
@@ -330,7 +240,3 @@ def _directions(features: NDArray[np.floating[Any]], mean: Floats | None) -> Flo
     least = ROUNDING * np.linalg.norm(given, axis=1, keepdims=True)
     directions: Floats = np.divide(centred, lengths, out=np.full_like(centred, np.nan), where=lengths > least)
     return directions
-
-
-def _parts(count: int) -> Iterator[slice]:
-    return (slice(first, first + BLOCK) for first in range(0, count, BLOCK))

@@ -19,7 +19,7 @@ LONGEST_HEAD: Final = 12  # characters
 def study_feature_sets(features: Sequence[str], dataset: str, out: Path, *, seed: int, json_out: Path | None) -> None:
     """Study feature sets, named as NAME=FILE.h5[,FILE.h5]; print the tables, and say where everything is."""
     from tspbench.datasets import open_dataset  # noqa: PLC0415 - loads torch, which a mistake need not wait for
-    from tspbench.stages.study_features import TABLES_FILE, study_features  # noqa: PLC0415 - as above
+    from tspbench.stages.study_features import PICTURES, TABLES_FILE, study_features  # noqa: PLC0415 - as above
 
     sets = _sets(features)
     opened = open_dataset(dataset, seed)
@@ -30,7 +30,8 @@ def study_feature_sets(features: Sequence[str], dataset: str, out: Path, *, seed
         console.print(_drawn(table))
     for note in study.notes:
         say(note)
-    say(f"Tables: {out / TABLES_FILE}; pictures: {out / 'probes.png'}, {out / 'similarity.png'}")
+    pictures = [str(path) for name in PICTURES if (path := out / f"{name}.png").is_file()]
+    say(f"Tables: {out / TABLES_FILE}; pictures: {', '.join(pictures)}")
 
 
 def _sets(features: Sequence[str]) -> dict[str, list[Path]]:

@@ -1,87 +1,49 @@
 """Feature files → what they tell before a localizer is trained: tables, numbers and pictures."""
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evaluation.protocols import DETECTION_PROTOCOLS
-from evaluation.significance import confidence_interval, every_difference
+from evaluation.significance import Difference, Interval, confidence_interval, every_difference
 from tspbench.datasets import Dataset
-from tspbench.errors import UserError
-from tspbench.feature_study import (
-    L2,
-    Probe,
-    Ranking,
-    StudyStatistics,
-    clip_actions,
-    fit_probe,
-    neighbour_similarity,
-    score_study,
-    similarity_matrix,
-)
+from tspbench.feature_study import StudyStatistics, score_study
+from tspbench.linear_probe import L2
 from tspbench.plots import image_bytes
 from tspbench.progress import Advance
-from tspbench.stages.segments import annotated_actions
-from tspbench.stages.study_tables import PairDifference, Study, study_markdown
-from tspbench.storage.atomic import write_bytes, write_json, write_text
-from tspbench.storage.features import FeatureFiles, Rows
-from tspbench.storage.row_clips import RowClips, read_row_clips
+from tspbench.stages.study_set import FittedSet, ObservedSet, fit_notes, fit_set, observe_set
+from tspbench.stages.study_tables import METRICS, PROBES, ClipCounts, PairDifference, Study, study_markdown, videos
+from tspbench.stages.study_videos import (
+    ClipTimes,
+    StudiedVideo,
+    StudiedVideos,
+    clip_times,
+    row_meaning,
+    studied_videos,
+    time_notes,
+)
+from tspbench.storage.atomic import replacing, write_bytes, write_json, write_text
+from tspbench.storage.features import FeatureFiles
 from tspbench.study_plots import PicturedVideo, probes_figure, similarity_figure
-
-Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 TABLES_FILE: Final = "study.md"
 NUMBERS_FILE: Final = "study.json"
 PICTURES: Final = {"probes": "What the probes tell", "similarity": "Which clips look alike"}
-TRAINING_CLIPS: Final = 200_000
 PICTURED_VIDEOS: Final = 4
 REPETITIONS: Final = 1000
 LEVEL: Final = 0.95
+FEW_VIDEOS: Final = 6  # fewer can never show a difference at the level of 0.05, see `evaluation.significance`
+
+Found = TypeVar("Found", Interval, Difference)
 
 
-class _Video(NamedTuple):
-    """A video that every feature set has: its name, length, (N, 2) actions in seconds and their (N,) classes."""
-
-    name: str
-    duration: float | None
-    segments: Floats
-    classes: Integers
-
-    def clip_actions(self, files: FeatureFiles) -> Integers:
-        """Return the class of each clip of a feature set, see `feature_study.clip_actions`."""
-        count = files.count(self.name)
-        centres = files.centres(self.name, count, files.duration(self.name, self.duration))
-        return clip_actions(centres, self.segments, self.classes)
-
-
-class _Material(NamedTuple):
-    """What is studied: class names, and the videos of each role."""
-
-    labels: tuple[str, ...]
-    training: list[_Video]
-    validation: list[_Video]
-
-
-class _Fitted(NamedTuple):
-    """The probes of a feature set, that of classes being None where there is one, and how many clips there were."""
-
-    foreground: Probe
-    classes: Probe | None
-    clips: int
-    fitted: int
-
-
-class _Panel(NamedTuple):
-    """A pictured video in one feature set: its (T, T) matrix, and the seconds that it spans."""
-
-    matrix: Floats
-    span: tuple[float, float]
+class _TriedError(Exception):
+    """Ends a try at writing, so that the place is left as it is."""
 
 
 def study_features(
@@ -95,9 +57,9 @@ def study_features(
 ) -> Study:
     """Study feature sets on the videos that all of them have; write tables, numbers and pictures into ``out``.
 
-    Probes are fitted on the clips of training videos, at most `TRAINING_CLIPS` drawn at random; everything is counted
-    on validation videos. Features are read video by video, so that memory holds the drawn clips three times (1.2 GB of
-    512 numbers each), whatever the size of the set.
+    Probes are fitted on the clips of training videos, at most `study_set.TRAINING_CLIPS` drawn at random; everything
+    is counted on validation videos. Features are read video by video, so that memory holds the drawn clips three times
+    (1.2 GB of 512 numbers each), whatever the size of the set.
 
     Args:
         sets: name → its H5 files.
@@ -105,30 +67,36 @@ def study_features(
         out: receives study.md, study.json, probes.png and .svg, similarity.png and .svg.
         seed: of the drawn clips and of the resamples.
         json_out: where to write study.json as well.
-        report: told how many videos have been read, and how often they have been resampled.
+        report: told how often videos have been read, each once to be checked, and how often they have been resampled.
 
     Raises:
-        UserError: a file does not fit, the sets have no video in common, or a subset lacks foreground or background.
+        UserError: a file does not fit or cannot be written, the sets have no video in common, or a subset lacks
+            foreground or background.
     """
     files = {name: FeatureFiles(paths) for name, paths in sets.items()}
-    what, notes = _material(dataset, files)
-    pictured = _pictured(next(iter(files.values())), what.validation)
-    videos, rounds = len(what.training) + len(what.validation), len(files) + (len(files) > 1)
-    total, done = len(files) * videos + rounds * REPETITIONS, itertools.count(1)
+    what, notes = studied_videos(dataset, files)
+    times = {name: clip_times(each, what.validation) for name, each in files.items()}
+    for place in (out / TABLES_FILE, *([] if json_out is None else [json_out])):
+        _check_place(place)
+    # Each video is checked and then read; each set is resampled, and then all of them together.
+    every, rounds = len(what.training) + len(what.validation), len(files) + (len(files) > 1)
+    total, done = 2 * len(files) * every + rounds * REPETITIONS, itertools.count(1)
 
-    def step(*_: int) -> None:
+    def step(*_: object, **__: object) -> None:
         report(next(done), total)
 
-    statistics: dict[str, StudyStatistics] = {}
-    panels: dict[str, list[_Panel]] = {}
-    fitted: dict[str, _Fitted] = {}
+    lengths = {video.name: video.duration for video in (*what.training, *what.validation)}
+    notes += [note for each in files.values() for note in each.check(lengths, step)]
+    pictured = _pictured(next(iter(files.values())), what.validation)
+    observed: dict[str, ObservedSet] = {}
+    fitted: dict[str, FittedSet] = {}
     for name, each in files.items():
-        fitted[name] = _fit(each, what, np.random.default_rng(seed), step)
-        statistics[name], panels[name] = _observe(each, what, fitted[name], pictured, step)
-        notes += _fit_notes(name, fitted[name])
-    study = _study(dataset.name, files, what, fitted, statistics, seed, [*notes, *_clip_notes(files)], step)
+        fitted[name] = fit_set(each, what, np.random.default_rng(seed), step)
+        observed[name] = observe_set(each, what, fitted[name], pictured, step)
+        notes += fit_notes(name, fitted[name])
+    study = _study(dataset.name, files, what, fitted, observed, times, seed, notes, step)
     pictures = [
-        PicturedVideo(video.name, video.segments, *zip(*(panels[name][place] for name in files), strict=True))
+        PicturedVideo(video.name, video.segments, *zip(*(observed[name].panels[place] for name in files), strict=True))
         for place, video in enumerate(pictured)
     ]
     _write(out, study, pictures)
@@ -137,210 +105,138 @@ def study_features(
     return study
 
 
-def _material(dataset: Dataset, files: Mapping[str, FeatureFiles]) -> tuple[_Material, list[str]]:
-    """Return the videos that every set has, without segments that the protocol ignores, and what is left out."""
-    annotations, ignored = dataset.read(), DETECTION_PROTOCOLS[dataset.protocol].ignored_label
-    labels = tuple(label for label in annotations.labels if label != ignored)
-    index = {label: place for place, label in enumerate(labels)}
-    notes: list[str] = []
-    found: dict[str, list[_Video]] = {}
-    for role in ("training", "validation"):
-        annotated = annotations.subset(dataset.subset(role))
-        there = [video for video in annotated if all(video.name in each for each in files.values())]
-        if not there:
-            raise UserError(
-                f"{dataset.annotations}: expected some of its {len(annotated):,} {role} videos (such as "
-                f"{annotated[0].name}) in every feature set ({', '.join(files)}), found none: give the files of both "
-                "subsets, as NAME=TRAINING.h5,VALIDATION.h5."
-            )
-        if len(there) < len(annotated):
-            notes.append(
-                f"{len(annotated) - len(there):,} of {len(annotated):,} {role} videos are left out, because not every "
-                "set has features of them."
-            )
-        kept = [(video, annotated_actions(video, ignored)) for video in there]
-        found[role] = [
-            _Video(video.name, video.duration_seconds, actions[0], np.array([index[each] for each in actions[1]], int))
-            for video, actions in kept
-            if actions is not None
-        ]
-    if len(labels) == 1:
-        notes.append(f"The set has one class, {labels[0]}: there is no accuracy of classes.")
-    return _Material(labels, found["training"], found["validation"]), notes
+def _check_place(path: Path) -> None:
+    """Raise UserError unless a file can be written there; what is there stays."""
+    with suppress(_TriedError), replacing(path):
+        raise _TriedError
 
 
-def _pictured(files: FeatureFiles, videos: Sequence[_Video]) -> list[_Video]:
+def _pictured(files: FeatureFiles, videos: Sequence[StudiedVideo]) -> list[StudiedVideo]:
     """Return the first videos by name in which something begins or ends, so that nobody has picked them."""
     by_name = sorted(videos, key=lambda video: video.name)
     changing = (video for video in by_name if len(set((video.clip_actions(files) >= 0).tolist())) == 2)
     return list(itertools.islice(changing, PICTURED_VIDEOS))
 
 
-def _fit(files: FeatureFiles, what: _Material, generator: np.random.Generator, step: Callable[..., None]) -> _Fitted:
-    """Fit the probes of a feature set on clips of the training videos."""
-    stops = np.cumsum([files.count(video.name) for video in what.training])
-    clips = int(stops[-1])
-    fitted = min(clips, TRAINING_CLIPS)
-    chosen = np.sort(generator.choice(clips, fitted, replace=False)) if fitted < clips else np.arange(clips)
-    rows: Rows = np.empty((fitted, files.feature_dim), dtype=np.float32)
-    actions = np.empty(fitted, dtype=np.int64)
-    for video, stop in zip(what.training, stops.tolist(), strict=True):
-        first, end = np.searchsorted(chosen, [stop - files.count(video.name), stop])
-        places = chosen[first:end] - (stop - files.count(video.name))
-        rows[first:end] = files.rows(video.name)[places]
-        actions[first:end] = video.clip_actions(files)[places]
-        step()
-    foreground = actions >= 0
-    _check_both(files, "training", foreground)
-    probe = fit_probe(rows, foreground.astype(np.int64), 2)
-    several = len(what.labels) > 1
-    classes = fit_probe(rows[foreground], actions[foreground], len(what.labels)) if several else None
-    return _Fitted(probe, classes, clips, fitted)
-
-
-def _observe(
-    files: FeatureFiles, what: _Material, fitted: _Fitted, pictured: Sequence[_Video], step: Callable[..., None]
-) -> tuple[StudyStatistics, list[_Panel]]:
-    """Look at the clips of every validation video once."""
-    wanted = {video.name for video in pictured}
-    panels: dict[str, _Panel] = {}
-    every_score, every_action = [], []
-    told, similarity = np.zeros((len(what.validation), 2)), np.zeros((len(what.validation), 3, 2))
-    for place, video in enumerate(what.validation):
-        rows, actions = files.rows(video.name), video.clip_actions(files)
-        inside = actions >= 0
-        logits = fitted.foreground.logits(rows)
-        every_score.append(logits[:, 1] - logits[:, 0])
-        every_action.append(actions)
-        if fitted.classes is not None and inside.any():
-            right = fitted.classes.logits(rows[inside]).argmax(axis=1) == actions[inside]
-            told[place] = np.count_nonzero(right), len(right)
-        found = neighbour_similarity(rows, inside, fitted.foreground.mean)
-        for kind, pairs in enumerate((found.inside, found.background, found.across)):
-            similarity[place, kind] = pairs.sum(), len(pairs)
-        if video.name in wanted:
-            timeline = files.row_timeline(video.name, files.duration(video.name, video.duration))
-            span = timeline.start_seconds, timeline.start_seconds + timeline.step_seconds * timeline.steps
-            panels[video.name] = _Panel(similarity_matrix(rows, fitted.foreground.mean), span)
-        step()
-    foreground = np.concatenate(every_action) >= 0
-    _check_both(files, "validation", foreground)
-    videos = np.repeat(np.arange(len(what.validation)), [len(actions) for actions in every_action])
-    statistics = StudyStatistics(
-        tuple(video.name for video in what.validation),
-        Ranking.of(np.concatenate(every_score), foreground, videos),
-        None if fitted.classes is None else told,
-        similarity,
-    )
-    return statistics, [panels[video.name] for video in pictured]
-
-
-def _check_both(files: FeatureFiles, role: str, foreground: NDArray[np.bool_]) -> None:
-    if foreground.all() or not foreground.any():
-        raise UserError(
-            f"{files.paths[0]}: expected {role} clips inside and outside of actions, found {foreground.sum():,} of "
-            f"{len(foreground):,} inside: check the annotations, and the attributes that say when a clip is."
-        )
-
-
 def _study(
     dataset: str,
     files: Mapping[str, FeatureFiles],
-    what: _Material,
-    fitted: Mapping[str, _Fitted],
-    statistics: Mapping[str, StudyStatistics],
+    what: StudiedVideos,
+    fitted: Mapping[str, FittedSet],
+    observed: Mapping[str, ObservedSet],
+    times: Mapping[str, ClipTimes],
     seed: int,
     notes: Sequence[str],
     step: Callable[..., None],
 ) -> Study:
     """Resample the validation videos."""
-    names, first = list(files), next(iter(files))
+    statistics = {name: each.statistics for name, each in observed.items()}
     # The same seed gives the same resamples, so that intervals and differences are of one piece.
     metrics = {
-        name: confidence_interval(score_study, each, np.random.default_rng(seed), REPETITIONS, LEVEL, step)
+        name: {metric: _sure(interval, each.counted()[metric]) for metric, interval in found.items()}
         for name, each in statistics.items()
+        for found in [confidence_interval(score_study, each, np.random.default_rng(seed), REPETITIONS, LEVEL, step)]
     }
     every = list(statistics.values())
     differences = (
         every_difference(score_study, every, np.random.default_rng(seed), REPETITIONS, LEVEL, step) if every[1:] else {}
     )
-    actions = np.concatenate([video.clip_actions(files[first]) for video in what.validation])
-    frequencies = np.bincount(actions[actions >= 0], minlength=len(what.labels))
+    names = list(files)
+    pairs = []
+    for (a, b), found in differences.items():
+        alike = times[names[a]].alike(times[names[b]])
+        counted = [every[place].counted() for place in (a, b)]
+        told = {
+            metric: _sure(each, min(its[metric] for its in counted))
+            for metric, each in found.items()
+            if alike or metric in PROBES
+        }
+        pairs.append(PairDifference(names[a], names[b], told))
     return Study(
         dataset=dataset,
         files={name: tuple(map(str, each.paths)) for name, each in files.items()},
-        clips={name: _told(each) for name, each in files.items()},
+        clips={name: row_meaning(each, times[name]) for name, each in files.items()},
         metrics=metrics,
-        differences=tuple(PairDifference(names[a], names[b], found) for (a, b), found in differences.items()),
+        differences=tuple(pairs),
         counts={
             "training_videos": len(what.training),
-            "training_clips": fitted[first].clips,
-            "fitted_clips": fitted[first].fitted,
             "validation_videos": len(what.validation),
-            "validation_clips": len(actions),
-            "foreground_clips": int(frequencies.sum()),
             "classes": len(what.labels),
         },
-        most_frequent_class=float(frequencies.max() / frequencies.sum()) if len(what.labels) > 1 else float("nan"),
+        clip_counts={name: _counts(fitted[name], observed[name]) for name in files},
         settings={"l2": L2, "repetitions": REPETITIONS, "level": LEVEL, "seed": seed},
-        notes=tuple(notes),
+        notes=(*notes, *time_notes(times), *_resample_notes(statistics, metrics)),
     )
 
 
-def _write(out: Path, study: Study, videos: Sequence[PicturedVideo]) -> None:
+def _counts(fitted: FittedSet, observed: ObservedSet) -> ClipCounts:
+    foreground = int(observed.frequencies.sum())
+    several = len(observed.frequencies) > 1
+    frequent = float(observed.frequencies.max() / foreground) if several else float("nan")
+    return ClipCounts(fitted.clips, fitted.fitted, observed.clips, foreground, frequent)
+
+
+def _write(out: Path, study: Study, pictured: Sequence[PicturedVideo]) -> None:
     """Write everything; the similarity of no video is no picture."""
-    videos_counted = f"{study.counts['validation_videos']:,} validation videos of {study.dataset}"
-    figures = {"probes": probes_figure(study.metrics, f"95 % intervals over {videos_counted}")}
-    if videos:
+    many = study.counts["validation_videos"]
+    videos_counted = f"{videos(many, 'validation')} of {study.dataset}"
+    intervals = f"95 % intervals over {videos_counted}" if many > 1 else f"on {videos_counted}"
+    if any(pair.metrics.keys() <= PROBES.keys() for pair in study.differences):
+        intervals += "; clips differ in length or distance: similarities cannot be compared between all sets"
+    figures = {"probes": probes_figure(study.metrics, intervals)}
+    if pictured:
         figures["similarity"] = similarity_figure(
-            list(study.files), videos, f"the first {len(videos)} by name of {videos_counted}, less the training mean"
+            list(study.files),
+            pictured,
+            f"the first {len(pictured)} by name of {videos_counted}, less the training mean",
         )
-    for name, figure in figures.items():
-        write_bytes(out / f"{name}.png", image_bytes(figure))
-        write_bytes(out / f"{name}.svg", image_bytes(figure, "svg"))
+    for name in PICTURES:
+        for suffix in ("png", "svg"):
+            if name in figures:
+                write_bytes(out / f"{name}.{suffix}", image_bytes(figures[name], suffix))
+            else:
+                (out / f"{name}.{suffix}").unlink(missing_ok=True)  # of another study
     write_json(out / NUMBERS_FILE, asdict(study))
     write_text(out / TABLES_FILE, study_markdown(study, [(PICTURES[name], f"{name}.png") for name in figures]))
 
 
-def _clips(files: FeatureFiles) -> RowClips | None:
-    return read_row_clips(str(files.paths[0]), files.meaning())
+def _sure(found: Found, videos: int) -> Found:
+    """Return an interval or a difference that is no surer than the videos allow in which something is counted.
+
+    One is every resample of itself, whatever the videos beside it in which nothing is.
+    """
+    changes: dict[str, Any] = {"low": math.nan, "high": math.nan} if videos == 1 else {}
+    if isinstance(found, Difference):
+        changes["p"] = max(found.p, 2.0 ** (1 - videos))
+    return replace(found, **changes)
 
 
-def _told(files: FeatureFiles) -> str:
-    """Say what a row of a feature set is."""
-    clips, size = _clips(files), f"{files.feature_dim} numbers a clip"
-    if clips is None:
-        return f"{size}, spread evenly over each video, for the file does not say which clips they are"
-    seconds = clips.clip_frames / clips.frame_rate
-    return (
-        f"{size} of {clips.clip_frames} frames ({seconds:.2f} s), every {clips.stride_frames} frames "
-        f"({clips.stride_frames / clips.frame_rate:.2f} s)"
-    )
-
-
-def _clip_notes(files: Mapping[str, FeatureFiles]) -> list[str]:
-    """Say what a reader has to know before similarities are compared."""
-    clips = {name: _clips(each) for name, each in files.items()}
-    overlapping = [name for name, each in clips.items() if each is not None and each.stride_frames < each.clip_frames]
-    notes = [f"Neighbouring clips overlap, which makes them alike: {', '.join(overlapping)}."] if overlapping else []
-    if len(set(clips.values())) > 1:
-        notes.append(
-            "The sets have clips of different lengths or strides: the similarity of neighbours in one cannot be "
-            "compared with that in another."
-        )
-    return notes
-
-
-def _fit_notes(name: str, fitted: _Fitted) -> list[str]:
-    notes = []
-    if fitted.fitted < fitted.clips:
-        notes.append(
-            f"{name}: probes are fitted on {fitted.fitted:,} of {fitted.clips:,} training clips, drawn at random."
-        )
-    probes = {"foreground": fitted.foreground, "classes": fitted.classes}
-    notes += [
-        f"{name}: the probe of {what} has not converged."
-        for what, probe in probes.items()
-        if probe is not None and not probe.converged
-    ]
-    return notes
+def _resample_notes(
+    statistics: Mapping[str, StudyStatistics], metrics: Mapping[str, Mapping[str, Interval]]
+) -> list[str]:
+    """Say where intervals say less than they seem to, of all sets at once of which it is the same."""
+    notes: dict[str, list[str]] = {}
+    for name, found in metrics.items():
+        counted = statistics[name].counted()
+        nothing = [METRICS[metric] for metric, each in found.items() if math.isnan(each.estimate)]
+        few = [f"{METRICS[metric]}: {counted[metric]}" for metric in found if 0 < counted[metric] < FEW_VIDEOS]
+        lacking = [
+            f"{METRICS[metric]}: {each.undefined:,}"
+            for metric, each in found.items()
+            if each.undefined and not math.isnan(each.estimate)
+        ]
+        if nothing:
+            notes.setdefault(f"no value where there is nothing to count ({', '.join(nothing)}).", []).append(name)
+        if few:
+            note = (
+                f"few validation videos have what is counted ({', '.join(few)}): of one there is no interval, of fewer "
+                f"than {FEW_VIDEOS} it is too narrow, and no difference can be told from chance."
+            )
+            notes.setdefault(note, []).append(name)
+        if lacking:
+            note = (
+                f"of {REPETITIONS:,} resamples of the videos those are left out of an interval that hold nothing to "
+                f"count ({', '.join(lacking)})."
+            )
+            notes.setdefault(note, []).append(name)
+    return [f"{', '.join(names)}: {note}" for note, names in notes.items()]

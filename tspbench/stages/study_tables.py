@@ -14,11 +14,37 @@ SIMILARITIES: Final = {
     "contrast": "contrast",
 }
 PROBES: Final = {"foreground_AUC": "foreground AUC", "class_accuracy": "class accuracy"}
+METRICS: Final = (
+    PROBES | {name: f"similarity {where}" for name, where in SIMILARITIES.items()} | {"contrast": "contrast"}
+)
+
+
+@dataclass(frozen=True)
+class ClipCounts:
+    """How many clips of a feature set are studied.
+
+    Attributes:
+        training: those of the training videos.
+        fitted: those of them that probes are fitted on.
+        validation: those of the validation videos.
+        foreground: those of them whose middle lies in an action.
+        most_frequent_class: share of the foreground clips that have the most frequent class, which an accuracy has to
+            beat; nan where there is one class.
+    """
+
+    training: int
+    fitted: int
+    validation: int
+    foreground: int
+    most_frequent_class: float
 
 
 @dataclass(frozen=True)
 class PairDifference:
-    """How the feature set ``b`` differs from ``a``: metric → both values, b - a, its interval and p."""
+    """How the feature set ``b`` differs from ``a``: metric → both values, b - a, its interval and p.
+
+    Similarities and the contrast are missing where the clips of both differ in length or distance.
+    """
 
     a: str
     b: str
@@ -35,10 +61,8 @@ class Study:
         clips: feature set → what a row of it is.
         metrics: feature set → metric of `tspbench.feature_study.StudyScore` → its interval.
         differences: of each feature set and each that follows it, on the same resamples of the videos.
-        counts: "training_videos", "validation_videos", "classes", and of the first feature set "training_clips",
-            "fitted_clips" (those that probes were fitted on), "validation_clips" and "foreground_clips" (of those).
-        most_frequent_class: share of the foreground clips that have the most frequent class, which an accuracy has to
-            beat; nan where there is one class.
+        counts: "training_videos", "validation_videos" and "classes", the same for every set.
+        clip_counts: feature set → its clips in those videos.
         settings: "l2", "repetitions", "level" and "seed".
         notes: sentences on what was left out, and on what to be careful about.
     """
@@ -49,7 +73,7 @@ class Study:
     metrics: dict[str, dict[str, Interval]]
     differences: tuple[PairDifference, ...]
     counts: dict[str, int]
-    most_frequent_class: float
+    clip_counts: dict[str, ClipCounts]
     settings: dict[str, float]
     notes: tuple[str, ...]
 
@@ -63,18 +87,18 @@ class StudyTable(NamedTuple):
     rows: list[list[str]]
 
 
+def videos(count: int, role: str) -> str:
+    """Return such as "2 validation videos"."""
+    return f"{count:,} {role} video{'s' if count != 1 else ''}"
+
+
 def study_tables(study: Study) -> list[StudyTable]:
     """Return the tables of a study: the probes, the similarities, and the differences if there are any."""
     shown = [name for name in PROBES if name in next(iter(study.metrics.values()))]
     level = f"{100 * study.settings['level']:g} % interval"
-    chance = (
-        ""
-        if math.isnan(study.most_frequent_class)
-        else (f", the most frequent class {100 * study.most_frequent_class:.1f} % of foreground clips")
-    )
     probes = StudyTable(
         "Linear probes",
-        f"In percent, on validation videos. Chance is an AUC of 50{chance}.",
+        f"In percent, on validation videos. Chance is an AUC of 50{_chance(study)}.",
         ["features", *(head for name in shown for head in (PROBES[name], level))],
         [
             [name, *(cell for metric in shown for cell in _percent(found[metric]))]
@@ -89,12 +113,18 @@ def study_tables(study: Study) -> list[StudyTable]:
     )
     differences = StudyTable(
         "Differences",
-        "B less A, on the same resamples of the videos; percentage points, or cosines for the contrast.",
+        "B less A, on the same resamples of the videos; percentage points, or cosines for the contrast."
+        + (
+            ""
+            if all("contrast" in pair.metrics for pair in study.differences)
+            else " The contrast is left out of pairs whose clips differ in length or distance, on which it depends."
+        ),
         ["metric", "A", "B", "B - A", level, "p"],
         [
             [PROBES.get(metric, metric), pair.a, pair.b, *_difference(pair.metrics[metric], PROBES.get(metric))]
             for metric in (*shown, "contrast")
             for pair in study.differences
+            if metric in pair.metrics
         ],
     )
     return [probes, similarities, *([differences] if study.differences else [])]
@@ -111,11 +141,13 @@ def study_markdown(study: Study, pictures: Sequence[tuple[str, str]]) -> str:
     lines = [
         f"# Features of {_escaped(study.dataset)}",
         "",
-        f"Probes are fitted on {counts['fitted_clips']:,} clips of {counts['training_videos']:,} training videos; all "
-        f"is counted on {counts['validation_clips']:,} clips of {counts['validation_videos']:,} validation videos, "
-        f"{counts['foreground_clips']:,} of which are foreground: their middle lies in an action.",
+        f"Probes are fitted on clips of {videos(counts['training_videos'], 'training')}; all is counted on clips of "
+        f"{videos(counts['validation_videos'], 'validation')}. A clip is foreground if its middle lies in an action.",
         "",
-        *(f"- {_escaped(name)}: {_escaped(clips)}." for name, clips in study.clips.items()),
+        *(
+            f"- {_escaped(name)}: {_escaped(clips)}; {_counted(study.clip_counts[name])}."
+            for name, clips in study.clips.items()
+        ),
     ]
     for table in study_tables(study):
         rule = "|" + "|".join("---" if _is_text(head) else "---:" for head in table.heads) + "|"
@@ -139,6 +171,23 @@ def study_markdown(study: Study, pictures: Sequence[tuple[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _chance(study: Study) -> str:
+    """Say how often the most frequent class is right, of each feature set if they differ in that."""
+    shares = {name: f"{100 * each.most_frequent_class:.1f} %" for name, each in study.clip_counts.items()}
+    if any(math.isnan(each.most_frequent_class) for each in study.clip_counts.values()):
+        return ""
+    one = len(set(shares.values())) == 1
+    said = next(iter(shares.values())) if one else ", ".join(f"{share} ({name})" for name, share in shares.items())
+    return f", the most frequent class {said} of foreground clips"
+
+
+def _counted(counts: ClipCounts) -> str:
+    return (
+        f"fitted on {counts.fitted:,} of {counts.training:,} training clips, counted on {counts.validation:,} "
+        f"validation clips, {counts.foreground:,} of them foreground"
+    )
+
+
 def _percent(found: Interval) -> list[str]:
     return [_number(100 * found.estimate, 2), _ends(100 * found.low, 100 * found.high, 2)]
 
@@ -155,11 +204,11 @@ def _difference(found: Difference, probe: str | None) -> list[str]:
 
 
 def _number(value: float, digits: int) -> str:
-    return "—" if math.isnan(value) else f"{value:.{digits}f}"
+    return "—" if math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def _ends(low: float, high: float, digits: int) -> str:
-    return "—" if math.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
+    return "—" if math.isnan(low) else f"{low:z.{digits}f} to {high:z.{digits}f}"
 
 
 def _is_text(head: str) -> bool:
