@@ -108,6 +108,10 @@ def study_features(
         seed: of the drawn clips and of the resamples.
         json: where to write the numbers as well, if anywhere.
 
+    Returns:
+        Numbers as fractions: ``metrics[name]["foreground_AUC"]`` has ``estimate``, ``low`` and ``high``; each of
+        ``differences`` has ``a``, ``b`` and such metrics with ``difference``, ``low``, ``high`` and ``p``.
+
     Raises:
         UserError: a file does not fit, the sets have no video in common, or a subset lacks foreground or background.
 
