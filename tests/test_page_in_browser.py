@@ -96,6 +96,34 @@ def faults(page):
     return [(fault["id"], fault["impact"], fault["nodes"][0]["html"][:200]) for fault in found]
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_segment_is_seen(opened, dense_page_file, width):
+    page = opened(width, file=dense_page_file)
+    bars = "[...document.querySelectorAll('.video:not(.unchosen) .line rect')]"
+    widths = page.evaluate(f"{bars}.map(bar => bar.getBoundingClientRect().width)")
+    assert len(widths) == 200 + 8 * 40
+    assert min(widths) > 1.9
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_text_is_cut_off(opened, page_file, dense_page_file, width):
+    for file in (page_file, dense_page_file):
+        page = opened(width, file=file)
+        outside = "[...document.querySelectorAll('.track p')].filter(p => p.scrollWidth > p.clientWidth).length"
+        assert page.evaluate(outside) == 0
+        over = """[...document.querySelectorAll('.line text')].filter(text => text.getClientRects().length
+            && text.getBoundingClientRect().right > text.previousElementSibling.getBoundingClientRect().right).length"""
+        assert page.evaluate(over) == 0
+        assert file != page_file or page.locator(".line text:visible").count() == 2  # "even" fits on both
+        notes = "[...document.querySelectorAll('.charts + .note')].map(n => [n, n.previousElementSibling])"
+        gaps = page.evaluate(f"{notes}.map(([n, c]) => n.offsetTop - c.offsetTop - c.offsetHeight)")
+        assert len(gaps) > 0
+        assert min(gaps) >= 0
+    # A long name is wrapped, so that the numbers need not be scrolled to.
+    wide = "[...document.querySelectorAll('.block .scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
+    assert width < 1440 or page.evaluate(wide) == 0
+
+
 def test_rows_are_hidden_and_shown(opened):
     page = opened()
     box = page.get_by_label(TSP, exact=True)

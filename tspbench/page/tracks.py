@@ -10,6 +10,11 @@ from tspbench.page.contents import RowStyle
 
 LANE: Final = 13
 BAR: Final = 10
+TALL_LANE: Final = 24
+TALL_BAR: Final = 20
+LETTER: Final = 1.1  # percent of a line that a letter takes on a desk
+PHONE_LETTER: Final = 1.8  # and on a phone
+MARGIN: Final = 2.0  # percent of a line, on both sides of a text together
 MOST_TOLD: Final = 20  # bars that a screen reader is told one by one
 
 
@@ -60,28 +65,26 @@ def bar_track(title: str, bars: Sequence[Bar], *, tall: bool = False) -> Markup:
             lanes.append([])
         lanes[place].append(bar)
         places.append(place)
-    high, lane_height = (20, 24) if tall else (BAR, LANE)
-    height = max(1, len(lanes)) * lane_height
-    inner = [
-        Markup(
-            '<svg x="{:.2f}%" y="{}" width="{:.2f}%" height="{}"><rect class="{}" x="1" y="1" width="100%" '
-            'height="{}" rx="2"/>{}<title>{}</title></svg>'
-        ).format(
-            bar.start,
-            place * lane_height,
-            max(bar.end - bar.start, 0.4),
-            high + 2,
-            "solid" if bar.solid else "hollow",
-            high,
-            Markup('<text x="6" y="15">{}</text>').format(bar.shown) if bar.shown else "",
-            bar.text,
-        )
-        for bar, place in zip(bars, places, strict=True)
-    ]
+    lane_height = TALL_LANE if tall else LANE
+    inner = [_drawn(bar, place * lane_height, tall=tall) for bar, place in zip(bars, places, strict=True)]
     said = "; ".join(bar.text for bar in bars) or "nothing"
     if len(bars) > MOST_TOLD:
         said = f"{len(bars)} segments, {sum(bar.solid for bar in bars)} of them filled"
-    return _svg(title, said, height, Markup("").join(inner))
+    return _svg(title, said, max(1, len(lanes)) * lane_height, Markup("").join(inner))
+
+
+def _drawn(bar: Bar, top: float, *, tall: bool) -> Markup:
+    """Draw a bar; the page's CSS keeps it wide enough to be seen. An outline is lower, for in a thin bar it fills."""
+    y, height = (top + 1, TALL_BAR) if tall else (top + 1, BAR) if bar.solid else (top + 3, BAR - 4)
+    drawn = Markup(
+        '<rect class="{}" style="--x:{:.2f}%;--w:{:.2f}%" y="{}" height="{}" rx="2"><title>{}</title></rect>'
+    ).format("solid" if bar.solid else "hollow", min(bar.start, 99.6), bar.end - bar.start, y, height, bar.text)
+    room = bar.end - bar.start - MARGIN
+    if room < LETTER * len(bar.shown) or not bar.shown:
+        return drawn
+    return drawn + Markup('<text class="{}" x="{:.2f}%" dx="6" y="{}">{}</text>').format(
+        "short" if room >= PHONE_LETTER * len(bar.shown) else "long", bar.start, y + 14, bar.shown
+    )
 
 
 def interval_track(title: str, value: float, low: float | None, high: float | None) -> Markup:

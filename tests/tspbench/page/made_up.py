@@ -20,6 +20,7 @@ from tspbench.storage.statistics import write_statistics
 SCRIPT = "<script>alert(1)</script>"
 GRID, TAC, TSP, LATE = "Uniform grid", "TAC <b>bold</b>", "TSP | max", "never finished"
 FOLDERS = {GRID: "grid", TAC: "tac", TSP: "tsp", LATE: "late"}
+DENSE = "Features of an encoder with a long name, pretrained on Kinetics, number"
 KEY = "key of this run"
 # Row → how late its segments are in seconds; the true ones are from 1 to 2.5 s.
 SHIFTS = {GRID: 1.2, TAC: 0.4, TSP: 0.0}
@@ -115,7 +116,7 @@ def dense_run(folder: Path, *, rows: int = 8, segments: int = 200) -> Path:
         figures = {"metrics": metrics, "signature": signature, "counts": {"videos": 6, "missing_videos": 0}}
         inputs = {"annotations": dataset.annotations_hash()}
         record(folder, f"{place}/score", figures, inputs, {"statistics.npz": f"hash of {k}"})
-        found.append(Row(f"Features of encoder number {k}", place, KEY))
+        found.append(Row(f"{DENSE} {k}", place, KEY))
     facts = {"dataset": "dense", "localizer": "gtad", "protocol": "thumos14", "seed": "0"}
     table = TaskTable("tal", found, facts, "tal/comparison")
     write_run(folder, Run("Dense videos", [table], [], dataset.for_run(folder)))

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 
 from tests.tspbench.helpers import cut, one_sentence
-from tests.tspbench.page.made_up import FOLDERS, GRID, LATE, SCRIPT, SHIFTS, TAC, TSP, dense_run, made_up_run, record
+from tests.tspbench.page.made_up import (
+    DENSE,
+    FOLDERS,
+    GRID,
+    LATE,
+    SCRIPT,
+    SHIFTS,
+    TAC,
+    TSP,
+    dense_run,
+    made_up_run,
+    record,
+)
 from tests.tspbench.page.parsed import markdown_tables, page_tables
 from tspbench.page import build
 from tspbench.page.build import page, write_page
@@ -324,8 +336,8 @@ def test_a_page_of_long_videos_stays_small(tmp_path):
     assert found[0] > 40
     rows = dict(page_tables(text))["Segments of video_test_0000000"]
     assert [row[0] for row in rows].count("true") == 200
-    assert [row[0] for row in rows].count("Features of encoder number 7") == 40
-    assert 'aria-label="Features of encoder number 0 in video_test_0000000: 40 segments, ' in text
+    assert [row[0] for row in rows].count(f"{DENSE} 7") == 40
+    assert f'aria-label="{DENSE} 0 in video_test_0000000: 40 segments, ' in text
     assert max(map(len, re.findall(r'aria-label="([^"]*)"', text))) < 3000
 
 

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -47,13 +48,24 @@ def test_a_line_is_broken_where_a_number_is_missing():
 
 def test_bars_that_overlap_have_lanes_of_their_own():
     drawing = bar_track("t", [Bar(0, 50, "a"), Bar(40, 60, "b", solid=False), Bar(50, 70, "c")])
-    assert [part.split('"')[0] for part in drawing.split(' y="')[1:] if part[0] != "1" or part[1] == "3"] == [
-        "0",
-        "13",
-        "0",
-    ]
+    # Lanes of 13 pixels; what is outlined is lower than what is filled.
+    assert re.findall(r' y="(\d+)" height="(\d+)"', drawing) == [("1", "10"), ("16", "6"), ("1", "10")]
     assert drawing.count('class="hollow"') == 1
     assert 'height="26"' in drawing
+
+
+def test_a_name_stands_in_a_bar_that_it_fits_into():
+    bars = [Bar(0, 9, "a", shown="HighJump"), Bar(10, 24, "b", shown="HighJump"), Bar(30, 50, "c", shown="High<ump")]
+    assert re.findall(r'<text class="(\w+)" x="([0-9.]+)%"[^>]*>([^<]*)<', bar_track("t", bars, tall=True)) == [
+        ("long", "10.00", "HighJump"),
+        ("short", "30.00", "High&lt;ump"),
+    ]
+
+
+def test_many_bars_are_told_by_their_number():
+    few, many = ([Bar(k, k + 1, f"bar {k}", solid=k < 5) for k in range(count)] for count in (20, 21))
+    assert 'aria-label="t: bar 0; ' in bar_track("t", few)
+    assert 'aria-label="t: 21 segments, 5 of them filled"' in bar_track("t", many)
 
 
 def test_found_by_length_by_hand():
