@@ -105,6 +105,9 @@ def test_everything_that_the_records_hold_is_drawn(shown):
         "What each kind of error costs", "Features", "Captions",
     ):  # fmt: skip
         assert f">{title}" in shown, title
+    assert (
+        "less the mean feature of these clips (not, as in <code>study features</code>, of the training clips)" in shown
+    )
     assert shown.count('<img src="data:image/jpeg;base64,') == 3
     assert shown.count('<figure class="video"') == 3
     assert "TAC &lt;b&gt;bold&lt;/b&gt;: no prediction for 1 of the 3 scored videos" in shown

@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.evaluation.helpers import predicted, truth
+from tests.tspbench.helpers import with_card
 from tests.tspbench.page.made_up import TAC, TSP, made_up_run
 from tspbench.page.charts import Axis, Series, line_chart, round_up
 from tspbench.page.contents import COLOURS, RowStyle, Truth, open_truth, page_runs, row_styles
@@ -124,6 +126,24 @@ def test_similarity_falls_across_a_boundary_where_features_know_it(run):
     assert abs(tac[3]) < 0.6
     assert tsp[3] > 1.0
     assert tsp[3] == pytest.approx(tsp[0] - tsp[2], abs=2e-3)
+
+
+def test_similarity_leaves_out_what_is_not_to_be_found(run):
+    where, styles = open_truth(run), row_styles([run])
+    ambiguous = np.array([[0.0, 0.7], [2.5, 4.0]])
+    videos = tuple(
+        replace(
+            video,
+            segments=np.concatenate([video.segments, ambiguous]),
+            labels=(*video.labels, "Ambiguous", "Ambiguous"),
+        )
+        for video in where.annotations.videos
+    )
+    more = replace(where, annotations=replace(where.annotations, videos=videos))
+    ignoring = replace(more, dataset=with_card(where.dataset, protocol="thumos14"))
+    expected = similarity(run, where, styles)[0][1].cells
+    assert similarity(run, ignoring, styles)[0][1].cells == expected
+    assert similarity(run, more, styles)[0] is None  # all is action
 
 
 def test_rows_beyond_the_colours_differ_in_their_dashes():
