@@ -139,6 +139,22 @@ def test_a_study_is_scored_over_the_clips_of_the_drawn_videos():
     assert math.isnan(alone["contrast"])
 
 
+def test_videos_are_counted_in_which_something_is():
+    # Foreground in videos 1 and 2, background in all three; class and pairs by hand.
+    ranking = Ranking.of(np.arange(5.0), np.array([False, True, False, True, False]), np.array([0, 1, 1, 2, 2]))
+    similarity = np.zeros((3, 3, 2))
+    similarity[:, :, 1] = [[0, 2, 0], [1, 1, 1], [3, 0, 0]]
+    classes = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    assert StudyStatistics(("a", "b", "c"), ranking, classes, similarity).counted() == {
+        "foreground_AUC": 2,
+        "class_accuracy": 2,
+        "similarity_inside": 2,
+        "similarity_background": 2,
+        "similarity_across": 1,
+        "contrast": 1,
+    }
+
+
 def test_one_class_has_no_accuracy():
     statistics = StudyStatistics(("a",), Ranking.of(SCORES, POSITIVE, np.zeros(4, np.int64)), None, np.ones((1, 3, 2)))
     assert "class_accuracy" not in score_study(statistics, None).metrics()

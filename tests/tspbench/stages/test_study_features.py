@@ -15,6 +15,7 @@ from tspbench.stages.study_features import study_features
 from tspbench.stages.study_tables import ClipCounts, study_markdown, study_tables
 from tspbench.storage.features import RowMeaning, VideoFeatures, write_entries, write_features
 from tspbench.storage.recipes import write_toml
+from tspbench.study_verbs import study_feature_sets
 
 MEANING = RowMeaning("tiny", "", 8, 8, 8.0, 4, "fp32")  # clip k is second k to k + 1
 SECONDS = 10
@@ -245,6 +246,22 @@ def test_chance_is_told_of_each_set_that_differs_in_it(study, tmp_path):
     assert sentence.endswith("the most frequent class 50.0 % (a), 66.7 % (b) of foreground clips.")
 
 
+@pytest.mark.parametrize(("step", "told"), [(1, False), (2, True)])
+def test_the_picture_says_where_similarities_cannot_be_compared(study, tmp_path, monkeypatch, step, told):
+    footnotes = []
+    monkeypatch.setattr(stage, "probes_figure", lambda _metrics, footnote: footnotes.append(footnote))
+    study(a=bare(tmp_path / "a.h5"), b=bare(tmp_path / "b.h5", lambda k: telling(k)[::step]))
+    assert footnotes[0].startswith("95 % intervals over 6 validation videos of small")
+    assert ("similarities cannot be compared" in footnotes[0]) == told
+
+
+def test_what_rounds_to_zero_has_no_sign(study, tmp_path):
+    path = write_set(tmp_path / "e.h5", empty)
+    found = study(a=path, b=bare(tmp_path / "b.h5", lambda k: np.concatenate([empty(k)] * 2, axis=1)))
+    rows = study_tables(found)[2].rows
+    assert [row[3:] for row in rows] == [["0.00", "0.00 to 0.00", "1.000"]] * 2 + [["0.000", "0.000 to 0.000", "1.000"]]
+
+
 def test_a_set_with_a_few_clips_more_can_be_compared(study, tmp_path):
     longer = bare(tmp_path / "b.h5", lambda k: np.concatenate([telling(k), telling(k)[:1]]) if k == 7 else telling(k))
     found = study(a=bare(tmp_path / "a.h5"), b=longer)
@@ -311,6 +328,22 @@ def test_one_validation_video_has_no_interval(study, tmp_path):
     assert all(each.p == 1 and math.isnan(each.low) for each in found.differences[0].metrics.values())
     assert "a, b: few validation videos have what is counted (foreground AUC: 1" in found.notes[-1]
     assert "on clips of 1 validation video." in study_markdown(found, [])
+
+
+def test_few_videos_show_no_difference(study, tmp_path):
+    found = study(a=write_set(tmp_path / "1.h5", videos=VIDEOS[:9]), b=write_set(tmp_path / "2.h5", empty))
+    assert found.differences[0].metrics["contrast"].p == 2**-2
+    assert "foreground AUC: 3," in found.notes[-1]
+
+
+def test_the_command_names_the_pictures_that_there_are(tmp_path, capsys):
+    of = annotated(tmp_path / "whole", lambda k: [(0.0, 10.0, "run")] if k % 2 else [])
+    study_feature_sets(
+        [f"a={write_set(tmp_path / 't.h5')}"], str(of.annotations.parent), tmp_path / "out", seed=0, json_out=None
+    )
+    told = capsys.readouterr().err
+    assert "probes.png" in told
+    assert "similarity.png" not in told
 
 
 def annotated(folder, annotation, protocol="activitynet"):
