@@ -35,7 +35,7 @@ from tspbench.storage.atomic import write_text
 from tspbench.storage.records import Record
 
 PAGE_FILE: Final = "report.html"
-MOST_VIDEOS: Final = 12  # whose time lines are on a page, but for one of each run
+MOST_VIDEOS: Final = 8  # whose time lines are on a page, but for one of each run
 
 
 @dataclass(frozen=True)
