@@ -89,10 +89,10 @@ class KnownEncoders:
         published = weights == f"torchvision's of {kind}" or weights.startswith("https://")
         if published or _RANDOM.fullmatch(weights) or (is_own(kind) and _comes_with(kind) == weights):
             return KnownEncoder(kind, weights, None)
-        if is_own(kind) and not self._files:
+        if is_own(kind):
             raise UserError(
-                f"{self._run}: {kind} is not what its features were extracted with: its code or the weights that it "
-                "loads have changed since, or it had weights of a file, which --checkpoint names."
+                f"{self._run}: {kind} is not what its features were extracted with: its code, or the weights that it "
+                "loads, have changed since, or it had the weights of a file, which --checkpoint FILE names."
             )
         raise UserError(
             f"{self._run}: expected the weights of the encoder {kind} (SHA-256 {weights[:12]}…) in pretrain/ or in a "
