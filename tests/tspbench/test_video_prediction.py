@@ -393,6 +393,12 @@ def test_weights_that_changed_since_are_refused(run, short):
         predicted(run, short)
 
 
+def test_an_unfinished_row_does_not_lose_its_labels_but_is_refused(run, short):
+    shutil.rmtree(run / "tal/tsp/predict")
+    with one_sentence(run / "tal/tsp/predict", "run the experiment again"):
+        predicted(run, short)
+
+
 def test_two_videos_of_one_name_are_refused_and_one_named_twice_is_one(tmp_path):
     a, b = tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mkv"
     for path in (a, b):

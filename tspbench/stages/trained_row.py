@@ -21,7 +21,7 @@ from tspbench.stages.row_captioner import RowCaptioner, row_captioner
 from tspbench.stages.rows import UNLABELLED
 from tspbench.stages.score import CAPTIONING
 from tspbench.stages.train import localizer_facts
-from tspbench.stages.trained_localizer import silent, trained_localizer
+from tspbench.stages.trained_localizer import finished, silent, trained_localizer
 from tspbench.stages.usable_rows import extractions, features_encoder, usable_tables
 from tspbench.storage.checkpoints import Weights
 from tspbench.storage.features import FeatureFiles
@@ -154,10 +154,9 @@ class TrainedRow:
         """Return the encoder whose action head labels videos, how many labels a video gets, and that for people."""
         if self._localizer is None or self._localizer.labelling.by_localizer:
             return None, 0, "none" if self._localizer is None else self._localizer.labelling.told
-        predicted, scored = read_record(folder / row.folder / "predict"), read_record(folder / "class_scores")
-        given = predicted and predicted.inputs.get("class_scores")
-        top = _TOP.match(str(predicted and predicted.settings.get("labels")))
-        if predicted is None or given is None or top is None:
+        predicted, scored = finished(folder / row.folder / "predict"), read_record(folder / "class_scores")
+        given, top = predicted.inputs.get("class_scores"), _TOP.match(str(predicted.settings.get("labels")))
+        if given is None or top is None:
             return None, 0, UNLABELLED.told
         count = int(top[1])
         if scored is not None and given in scored.outputs.values():
