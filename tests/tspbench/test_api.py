@@ -161,6 +161,45 @@ def test_mistakes_are_sentences(work):
     assert not any((work / "runs" / name).exists() for name in ("p", "no-such-recipe"))
 
 
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (["'fp16' is not a known precision", "'bf16'"], lambda: api.extract("f.h5", encoder="tiny", precision="fp16")),
+        (["--stride-frames", "at least 1, found 0"], lambda: api.extract("f.h5", encoder="tiny", stride_frames=0)),
+        (["--stride-frames", "found -1"], lambda: api.extract("f.h5", encoder="tiny", stride_frames=-1)),
+        (["--stride-frames", "found 1.5"], lambda: api.extract("f.h5", encoder="tiny", stride_frames=1.5)),
+        (["--seed", "found -1"], lambda: api.pretrain("my-videos", "tac", "tiny", "runs/p", seed=-1)),
+        (["--seed", "found -1"], lambda: api.evaluate("tal", "my-videos", {"A": "tsp.h5"}, "runs/p", seed=-1)),
+        (["--seed", "found 'x'"], lambda: api.evaluate("tal", "my-videos", {"A": "tsp.h5"}, "runs/p", seed="x")),
+        (["--seed", "found -1"], lambda: api.study_features({"A": "tsp.h5"}, "my-videos", "runs/p", seed=-1)),
+        (["features: expected a table", "'tsp.h5'"], lambda: api.evaluate("tal", "my-videos", ["tsp.h5"], "runs/p")),
+        (["'q' is not a known", "drop"], lambda: api.score("tal", "seed0.json", "t.json", unknown_videos="q")),
+        (["'q' is not a known"], lambda: api.compare("tal", "a.json", "b.json", "t.json", unknown_videos="q")),
+        (["'q' is not a known"], lambda: api.diagnose("a.json", "t.json", "runs/p", unknown_videos="q")),
+        (["--ground-truth", "found none"], lambda: api.score("tal", "seed0.json", [])),
+        (["--ground-truth", "found none"], lambda: api.diagnose("seed0.json", [], "runs/p")),
+        (["a: expected", "found none"], lambda: api.compare("tal", [], "b.json", "t.json")),
+        (["b: expected", "found none"], lambda: api.compare("tal", "a.json", [], "t.json")),
+        (["runs: expected", "found none"], lambda: api.page([])),
+        (["videos: expected", "found none"], lambda: api.predict([], "runs/smoke")),
+    ],
+)
+def test_values_that_the_command_line_refuses_are_refused(work, words, call):
+    with one_sentence(*words):
+        call()
+    assert not any((work / name).exists() for name in ("f.h5", "runs/p", "report.html"))
+
+
+def test_one_text_is_one_of_several(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with one_sentence("'upper-mrk' is not a known reference row", "'upper-mark'"):
+        api.evaluate("proposals", "my-videos", {"A": "tsp.h5"}, "runs/p", references="upper-mrk")
+    with one_sentence("'fit.epoch' is not a known key", "'epochs'"):
+        api.pretrain("my-videos", "tac", "tiny", "runs/p", settings="fit.epoch=1")
+    with one_sentence("'epoch' is not a known key"):
+        api.run("smoke", "runs/p", settings="epoch=1")
+
+
 def test_a_script_without_a_guard_does_not_begin_again_in_each_reader(work, monkeypatch):
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
     for begin in (

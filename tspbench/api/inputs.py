@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing import current_process
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +47,38 @@ def check_script() -> None:
 def paths(places: Places) -> list[Path]:
     """Return one path or several as paths."""
     return [Path(places)] if isinstance(places, str | Path) else [Path(place) for place in places]
+
+
+def needed(option: str, places: Places) -> list[Path]:
+    """Return one path or several as paths.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (files := paths(places)):
+        raise UserError(f"{option}: expected a path or several, found none.")
+    return files
+
+
+def texts(names: str | Sequence[str]) -> list[str]:
+    """Return one text or several as texts."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def changes(settings: Settings) -> Settings:
+    """Return changed settings as tables or as several texts; one text is one change."""
+    return settings if isinstance(settings, Mapping) else texts(settings)
+
+
+def at_least(least: int, option: str, value: int) -> int:
+    """Return a whole number that has a least value.
+
+    Raises:
+        UserError: it is smaller, or no whole number.
+    """
+    if not isinstance(value, Integral) or value < least:
+        raise UserError(f"{option}: expected a whole number of at least {least}, found {value!r}.")
+    return int(value)
 
 
 def found(place: Place | None) -> Path | None:
@@ -93,8 +126,12 @@ def feature_rows(features: Mapping[str, Places]) -> dict[str, list[Path]]:
     """Return name of the row → its H5 files.
 
     Raises:
-        UserError: a row without a name or a file, or a file that is known and not fetched.
+        UserError: no table of names, a row without a name or a file, or a file that is known and not fetched.
     """
+    if not isinstance(features, Mapping):
+        raise UserError(
+            f"features: expected a table such as {{'TSP': 'tsp.h5'}}, found {features!r}: give each file a name."
+        )
     rows: dict[str, list[Path]] = {}
     for name, places in features.items():
         files = [file for place in paths(places) if (file := found(place)) is not None]

@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tspbench.api.inputs import Place, Places, feature_rows, found, joined_device, opened, paths
+from tspbench.api.inputs import (
+    Place,
+    Places,
+    at_least,
+    feature_rows,
+    found,
+    joined_device,
+    needed,
+    opened,
+    paths,
+    texts,
+)
 from tspbench.progress import progress
 from tspbench.report import ResultTable, result_table
 from tspbench.stages.study_tables import Study
@@ -44,7 +55,7 @@ def page(runs: Places, out: Place | None = None) -> Path:
     """
     from tspbench.page.build import PAGE_FILE, write_page
 
-    folders = paths(runs)
+    folders = needed("runs", runs)
     return write_page(folders, Path(out) if out else (folders[0] if len(folders) == 1 else Path()) / PAGE_FILE)
 
 
@@ -85,11 +96,11 @@ def predict(
     from tspbench.video_prediction import predict_videos
 
     return predict_videos(
-        paths(videos),
+        needed("videos", videos),
         Path(run),
         row=row,
         checkpoints=[file for place in paths(checkpoint) if (file := found(place)) is not None],
-        encoders=[encoder] if isinstance(encoder, str) else encoder,
+        encoders=texts(encoder),
         localizer=localizer,
         out=None if out is None else Path(out),
         device=joined_device(device),
@@ -122,6 +133,7 @@ def study_features(
     """
     from tspbench.stages.study_features import study_features as study_sets
 
+    seed = at_least(0, "--seed", seed)
     sets, data = feature_rows(features), opened(dataset, seed)
     with progress("study features") as advance:
         return study_sets(

@@ -10,7 +10,9 @@ from tspbench.api.inputs import (
     Place,
     Places,
     Settings,
+    at_least,
     captioner_settings,
+    changes,
     check_script,
     feature_rows,
     found,
@@ -20,6 +22,7 @@ from tspbench.api.inputs import (
     opened,
     paths,
     pretraining_recipe,
+    texts,
 )
 from tspbench.config import choose
 from tspbench.errors import UserError
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 # ruff: noqa: PLC0415 - `import tspbench.api` must not load torch
 
+PRECISIONS: Final = ("fp32", "bf16")
 # Task → the localizer or captioner of TSP's paper.
 _LOCALIZERS: Final = {"tal": "gtad", "proposals": "bmn", "captioning": "bmt"}
 
@@ -77,7 +81,7 @@ def run(recipe: Place, out: Place | None = None, *, settings: Settings = (), dev
 
     check_script()
     folder = Path("runs") / Path(recipe).stem if out is None else Path(out)
-    return Experiment(read_recipe(str(recipe), settings), folder, joined_device(device)).run()
+    return Experiment(read_recipe(str(recipe), changes(settings)), folder, joined_device(device)).run()
 
 
 def pretrain(
@@ -119,7 +123,8 @@ def pretrain(
     from tspbench.experiment import Experiment
 
     check_script()
-    recipe = pretraining_recipe(dataset, method, encoder, init, memory_budget, settings, seed)
+    seed = at_least(0, "--seed", seed)
+    recipe = pretraining_recipe(dataset, method, encoder, init, memory_budget, changes(settings), seed)
     return Experiment(recipe, Path(out), joined_device(device)).checkpoint(method)
 
 
@@ -173,6 +178,9 @@ def extract(
     from tspbench.storage.hashes import hash_file
 
     check_script()
+    choose("precision", precision, PRECISIONS)
+    if stride_frames is not None:
+        stride_frames = at_least(1, "--stride-frames", stride_frames)
     target, weights_file = Path(out), found(checkpoint)
     if encoder is not None:
         named_encoder(encoder)
@@ -209,7 +217,7 @@ def evaluate(
     class_scores: Place | None = None,
     proposals: Places = (),
     sound: Place | None = None,
-    references: Sequence[str] = (),
+    references: str | Sequence[str] = (),
     settings: Settings = (),
     seed: int = 0,
     device: str = "auto",
@@ -225,7 +233,7 @@ def evaluate(
         class_scores: video-level class scores, which label detections; class-agnostic if None.
         proposals: proposals of training and validation videos, for pgcn.
         sound: audio features for captioning.
-        references: rows to compare with, such as "random-features" and "upper-mark".
+        references: a row to compare with, or several, such as "random-features" and "upper-mark".
         settings: changes of the localizer's or captioner's published settings.
         seed: everything random follows from it.
         device: see `tspbench.api`.
@@ -243,6 +251,7 @@ def evaluate(
 
     check_script()
     choose("task", task, _LOCALIZERS)
+    seed = at_least(0, "--seed", seed)
     rows, folder = feature_rows(features), Path(out)
     captions = task == "captioning"
     for option, given, wanted in (
@@ -261,8 +270,8 @@ def evaluate(
         class_scores,
         proposals,
         sound,
-        references,
-        settings,
+        list(dict.fromkeys(texts(references))),
+        changes(settings),
         seed,
         device,
     )
@@ -278,7 +287,7 @@ def _task(
     class_scores: Place | None,
     proposals: Places,
     sound: Place | None,
-    references: Sequence[str],
+    references: list[str],
     settings: Settings,
     seed: int,
     device: str,
@@ -296,7 +305,7 @@ def _task(
         data,
         localizer_settings(name, data.protocol, labelled_elsewhere, settings),
         found(class_scores),
-        list(dict.fromkeys(references)),
+        references,
         seed,
         where,
         folder,

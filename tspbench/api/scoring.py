@@ -1,8 +1,10 @@
 """Scores, comparisons and diagnoses of prediction files; none needs torch."""
 
 from pathlib import Path
+from typing import get_args
 
-from tspbench.api.inputs import Place, Places, paths
+from tspbench.api.inputs import Place, Places, needed, paths
+from tspbench.config import choose
 from tspbench.progress import progress
 from tspbench.stages.compare import Comparison
 from tspbench.stages.compare import compare as compare_files
@@ -48,11 +50,12 @@ def score(
         >>> found.metrics["average_mAP"]
         1.0
     """
+    _check_unknown_videos(unknown_videos)
     with progress("score") as advance:
         return score_files(
             task,
             Path(predictions),
-            paths(ground_truth),
+            needed("--ground-truth", ground_truth),
             subset,
             protocol,
             labels=None if labels is None else Path(labels),
@@ -98,11 +101,12 @@ def compare(
         >>> found.metrics["average_mAP"].difference
         0.0
     """
+    _check_unknown_videos(unknown_videos)
     with progress("compare") as advance:
         return compare_files(
             task,
-            paths(a),
-            paths(b),
+            needed("a", a),
+            needed("b", b),
             paths(ground_truth),
             subset,
             protocol,
@@ -139,6 +143,10 @@ def diagnose(
         >>> print(found.diagnosis.false_negatives)
         0.0
     """
-    return diagnose_files(
-        Path(predictions), paths(ground_truth), subset, protocol, out=Path(out), unknown=unknown_videos
-    )
+    _check_unknown_videos(unknown_videos)
+    truth = needed("--ground-truth", ground_truth)
+    return diagnose_files(Path(predictions), truth, subset, protocol, out=Path(out), unknown=unknown_videos)
+
+
+def _check_unknown_videos(what: str) -> None:
+    choose("treatment of --unknown-videos", what, get_args(UnknownVideos))
