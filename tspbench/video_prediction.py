@@ -11,12 +11,12 @@ from tspbench.errors import UserError
 from tspbench.progress import progress, say
 from tspbench.report import MAIN, MAIN_HEADING
 from tspbench.stages.captioner_settings import GROUND_TRUTH
-from tspbench.stages.predict_video import VideoPrediction, VideoStage
+from tspbench.stages.predict_video import VideoPrediction, VideoStage, check_out, written_name
 from tspbench.stages.train import named_localizer
 from tspbench.stages.trained_row import TrainedRow
 from tspbench.stages.usable_rows import TASKS, why_not
 from tspbench.storage.records import read_record
-from tspbench.storage.runs import Row, Run, TaskTable, read_run
+from tspbench.storage.runs import Row, Run, TaskTable, read_run, slug
 from tspbench.storage.video import silence_decoders
 from tspbench.video_picture import score_text
 
@@ -64,7 +64,7 @@ def predict_videos(
         checkpoints: weights of encoders that do not lie in the run.
         encoders: the user's own encoders that the run was made with, and that may be run.
         localizer: likewise a localizer of theirs.
-        out: folder for the files; None: predictions below ``run``.
+        out: folder for the files; None: that of the row in predictions below ``run``.
         device: torch device.
 
     Returns:
@@ -81,11 +81,12 @@ def predict_videos(
     localizers = [] if localizer is None else [localizer]
     for each in localizers:
         named_localizer(each)
-    name = row or best_row(run, manifest)
+    name = best_row(run, manifest) if row is None else row
+    where = run / "predictions" / slug(name) if out is None else out
+    check_out(where, name)
     trained = TrainedRow(run, manifest, name, checkpoints, device, [*encoders, *localizers])
     for note in trained.notes:
         say(note)
-    where = run / "predictions" if out is None else out
     done: list[VideoPrediction] = []
     problems: dict[Path, str] = {}
     with progress(f"predict · {name}") as advance:
@@ -96,6 +97,8 @@ def predict_videos(
                 done.append(VideoStage(video, path, name, trained, where).run())
             except UserError as error:
                 problems[path] = str(error)
+                if len(files) > 1:  # of a single one it is the last word
+                    say(f"Failed: {error}")
         advance(len(files), len(files))
     return VideoPredictions(name, where, done, problems, trained.notes)
 
@@ -128,16 +131,19 @@ def named_videos(paths: Sequence[Path]) -> dict[str, Path]:
         paths: files, and folders of such; a file that is named twice counts once.
 
     Raises:
-        UserError: a folder without videos, two files of one name, or nothing at all.
+        UserError: a folder without videos, two files of one name (a disk may take "a" for "A"), or nothing at all.
     """
     found: dict[str, Path] = {}
+    written: dict[str, Path] = {}
     for path in paths:
         for file in find_videos(path).values() if path.is_dir() else [path]:
             name = _readable(file.stem)
-            if found.setdefault(name, file).resolve() != file.resolve():
+            found.setdefault(name, file)
+            first = written.setdefault(written_name(name).casefold(), file)
+            if first.resolve() != file.resolve():
                 raise UserError(
-                    f"{found[name]} and {file} would both be written as {name!r}: rename one, or give them one after "
-                    "the other with another --out."
+                    f"{first} and {file} would both be written as {name!r}: rename one, or give them one after the "
+                    "other with another --out."
                 )
     if not found:
         raise UserError("No video was given: name files, or folders of such.")

@@ -18,7 +18,7 @@ from tests.tspbench.helpers import names, numbered_video, one_sentence
 from tspbench.cli import app
 from tspbench.experiment import Experiment
 from tspbench.recipe import read_recipe
-from tspbench.stages.predict_video import SUFFIXES
+from tspbench.stages.predict_video import SUFFIXES, written_name
 from tspbench.stages.trained_row import TrainedRow
 from tspbench.storage.captions import read_captions
 from tspbench.storage.hashes import hash_file
@@ -207,6 +207,66 @@ def test_finished_videos_are_skipped_and_others_are_not(run, video, short):
     assert other.videos[0].detections != first.videos[0].detections
 
 
+def test_files_that_predict_did_not_write_are_not_replaced(made, short, tmp_path):
+    text = tmp_path / "short.srt"
+    text.write_text("my own")
+    assert str(text) in predicted(made, short, out=tmp_path).problems[short]
+    (tmp_path / "short.srt").rename(tmp_path / "elsewhere")
+    text.symlink_to(tmp_path / "nowhere")
+    assert str(text) in predicted(made, short, out=tmp_path).problems[short]
+    assert names(tmp_path) == ["elsewhere", "records", "short.srt"]
+    assert names(tmp_path / "records") == []
+    text.unlink()
+    assert not predicted(made, short, out=tmp_path).problems
+
+
+def test_a_kill_between_files_and_record_does_not_make_them_somebody_elses(made, short, tmp_path, monkeypatch):
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tspbench.stages.predict_video.write_bytes", kill)
+        with pytest.raises(KeyboardInterrupt):
+            predicted(made, short, out=tmp_path)
+    assert (tmp_path / "short.json").is_file()
+    assert not predicted(made, short, out=tmp_path).problems
+
+
+def test_no_run_is_written_into(run, short):
+    before = names(run)
+    for folder in (run, run / "features" / ".."):
+        with one_sentence("folder of a run", "another --out"):
+            predicted(run, short, out=folder)
+    assert names(run) == before
+
+
+def test_a_row_does_not_replace_what_another_one_found(run, short, tmp_path):
+    first = predicted(run, short, out=tmp_path).videos[0]
+    before = first.files[0].read_bytes()
+    with one_sentence(tmp_path, "'TSP'", "'TAC'", "another --out"):
+        predicted(run, short, row="TAC", out=tmp_path)
+    assert first.files[0].read_bytes() == before
+    # By default each has a folder.
+    assert {predicted(run, short, row=row).out for row in ("TSP", "TAC")} == {
+        run / "predictions" / row for row in ("tsp", "tac")
+    }
+
+
+def test_two_at_once_do_not_share_their_features(made, short, tmp_path, monkeypatch):
+    inner, seen = TrainedRow.look, []
+
+    def look(row, path, scratch):
+        if not seen:
+            seen.append(scratch)
+            assert not predicted(made, short, out=tmp_path).problems
+            assert scratch.is_dir()
+        return inner(row, path, scratch)
+
+    monkeypatch.setattr(TrainedRow, "look", look)
+    assert not predicted(made, short, out=tmp_path).problems
+    assert not [name for name in names(tmp_path) if name.startswith(".")]
+
+
 def test_strange_names_stay_in_the_folder(made, short, tmp_path):
     videos = [tmp_path / "in" / f"{name}.mp4" for name in NAMES]
     videos[0].parent.mkdir()
@@ -246,6 +306,11 @@ def test_bad_videos_do_not_stop_the_others(made, short, tmp_path):
     result = CliRunner().invoke(app, [*command, "--row", "TSP"])
     assert result.exit_code == 2
     assert result.stdout.splitlines() == [line for line in result.stdout.splitlines() if line.startswith("short: ")]
+    # Why each failed is said when it does.
+    failed = [line for line in result.stderr.splitlines() if line.startswith("Failed: ")]
+    assert len(failed) == 2
+    assert "text.mp4" in failed[0]
+    assert "empty.mp4" in failed[1]
     assert result.stderr.splitlines()[-1].startswith(
         "Error: 2 of 3 videos failed (text.mp4, empty.mp4), the files of the other 1 are in"
     )
@@ -409,6 +474,17 @@ def test_two_videos_of_one_name_are_refused_and_one_named_twice_is_one(tmp_path)
         named_videos([a, b])
     with one_sentence("folder"):
         named_videos([])
+
+
+def test_no_two_videos_are_written_as_one_file(tmp_path):
+    a, b, c = tmp_path / ".x.mp4", tmp_path / "%2Ex.mp4", tmp_path / "%2eX.mp4"
+    assert len({written_name(path.stem) for path in (a, b, c)}) == 3
+    assert list(named_videos([a, b])) == [".x", "%2Ex"]
+    # A disk that ignores case has one file for both.
+    with one_sentence(b, c, "rename"):
+        named_videos([b, c])
+    with one_sentence("Jump", "jump", "rename"):
+        named_videos([tmp_path / "Jump.mp4", tmp_path / "jump.mp4"])
 
 
 def test_what_is_no_run_is_one_sentence(tmp_path, short):
