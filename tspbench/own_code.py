@@ -2,12 +2,14 @@
 
 import hashlib
 import importlib
+import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import module_from_spec
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final
@@ -18,9 +20,19 @@ from tspbench.config import choose
 from tspbench.errors import UserError
 
 LONGEST_WORDS: Final = 300  # characters of somebody else's error that a sentence of ours repeats
+INSTALLED: Final = {"site-packages", "dist-packages"}  # folders of what nobody edits
+OURS: Final = {"tspbench", "baselines", "evaluation"}  # its version stands in every record
+# What Python code imports. A line of prose that reads like an import does no harm: at worst it names one file more.
+IMPORTS: Final = re.compile(
+    r"""(?:^|[;:])[ \t]*import[ \t]+([\w., \t]+)|(?:^|[;:])[ \t]*from[ \t]+(\w[\w.]*)[ \t]+import\b"""
+    r"""|\b(?:import_module|__import__)\([ \t]*["'](\w[\w.]*)""",
+    re.MULTILINE,
+)
+
+_IMPORTLIB: Final = str(Path(importlib.__file__).parent)
 
 _named_by_user: set[str] = set()
-_loaded: dict[str, "OwnClass"] = {}
+_loaded: dict[str, tuple[str, "OwnClass"]] = {}  # by its name: the module that it was loaded from, and the class
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,8 @@ class OwnClass:
 
     Attributes:
         kind: the class, a `torch.nn.Module`.
-        source: SHA-256 of the file; of a package, of all its Python files. An edited class is another one.
+        source: SHA-256 of the file; of a package, of all its Python files; and of what they import, however deep, that
+            is neither installed nor Python's own. An edited class is another one.
         path: the file it is in.
     """
 
@@ -70,7 +83,8 @@ def load_class(name: str, what: str) -> OwnClass:
 
     A file is run on its own: its folder is not searched for what it imports, which must be installed or on
     ``PYTHONPATH``. It is run anew when it has changed, so that two files, or two states of one, never share a module.
-    A module is looked for where Python finds modules and then in the current folder; it is loaded once a process.
+    A module is looked for where Python finds modules and then in the current folder; it is loaded once a process, and
+    so is what a file imports: an edit of that counts from the next process on.
 
     Args:
         name: path/to/file.py:Name or package.module:Name.
@@ -86,13 +100,18 @@ def load_class(name: str, what: str) -> OwnClass:
             f"look at it, and give --{what} {name}."
         )
     where, _, class_name = name.rpartition(":")
+    if not where or not class_name:
+        raise UserError(
+            f"{name!r} names no {'class' if where else 'file'}: give --{what} path/to/file.py:ClassName or "
+            "package.module:ClassName."
+        )
     found = _from_file(Path(where), name, what) if where.endswith(".py") else _from_module(where, name, what)
     if isinstance(found, OwnClass):
         return found
     module, source = found
-    path = module.__file__ or where
-    _loaded[name] = OwnClass(_class_in(module, class_name, where), source, path)
-    return _loaded[name]
+    own = OwnClass(_class_in(module, class_name, where), source, module.__file__ or where)
+    _loaded[name] = module.__name__, own
+    return own
 
 
 def own_words(error: BaseException, path: str) -> str:
@@ -106,7 +125,7 @@ def own_words(error: BaseException, path: str) -> str:
     if isinstance(error, SyntaxError):
         frames.append((error.filename or "", error.lineno or 0))
     told = [frame for frame in frames if frame[0] == path or (not path and frame[0] not in (__file__, ""))]
-    told = [frame for frame in told if not frame[0].startswith("<")]
+    told = [frame for frame in told if not frame[0].startswith(("<", _IMPORTLIB))]
     text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
     said = f"{type(error).__name__}{f': {text[:LONGEST_WORDS]}' if text else ''}"
     if not told:
@@ -131,11 +150,11 @@ def _from_file(path: Path, name: str, what: str) -> OwnClass | tuple[ModuleType,
         raise UserError(f"{path} ({what} {name}) does not exist: give the path of a Python file, file.py:Name.")
     content = _content(path)
     source = hashlib.sha256(content).hexdigest()
-    before = _loaded.get(name)
-    if before is not None and (before.source, before.path) == (source, str(path.resolve())):
-        return before
-    unique = hashlib.sha256(f"{path.resolve()} {source}".encode()).hexdigest()[:16]
-    loader = _Source(f"own_code_{unique}", str(path.resolve()), content)
+    unique = f"own_code_{hashlib.sha256(f'{path.resolve()} {source}'.encode()).hexdigest()[:16]}"
+    before, own = _loaded.get(name, ("", None))
+    if own is not None and before == unique:
+        return own
+    loader = _Source(unique, str(path.resolve()), content)
     spec = ModuleSpec(loader.name, loader, origin=loader.path)
     spec.has_location = True
     module = module_from_spec(spec)
@@ -148,13 +167,13 @@ def _from_file(path: Path, name: str, what: str) -> OwnClass | tuple[ModuleType,
         raise UserError(
             f"{path} ({what} {name}) cannot be imported ({own_words(error, loader.path)}): mend the file{installed}."
         ) from error
-    return module, source
+    return module, _with_helpers(source, _imports(content))
 
 
 def _from_module(where: str, name: str, what: str) -> OwnClass | tuple[ModuleType, str]:
     """Return the class as it was loaded before, or else its module and the hash of its package."""
     if name in _loaded:
-        return _loaded[name]
+        return _loaded[name][1]
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # last, where it hides nothing that is installed
@@ -165,13 +184,57 @@ def _from_module(where: str, name: str, what: str) -> OwnClass | tuple[ModuleTyp
             f"{where!r} ({what} {name}) cannot be imported ({own_words(error, '')}): install it, or be in the "
             "folder that it lies in, or give path/to/file.py:Name."
         ) from error
-    package = sys.modules[where.partition(".")[0]]
-    folders = [Path(folder) for folder in getattr(package, "__path__", ())]
+    top = where.partition(".")[0]
+    folders = [Path(folder) for folder in getattr(sys.modules[top], "__path__", ())]
     files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
-    digest = hashlib.sha256()
+    digest, imports = hashlib.sha256(), set[str]()
     for file in files or [Path(module.__file__)] if module.__file__ else []:
-        digest.update(hashlib.sha256(_content(file)).digest())
-    return module, digest.hexdigest()
+        content = _content(file)
+        digest.update(hashlib.sha256(content).digest())
+        imports |= _imports(content)
+    return module, _with_helpers(digest.hexdigest(), imports - {top})
+
+
+def _with_helpers(source: str, imports: Iterable[str]) -> str:
+    """Return the hash of a class's own code and of all that it imports of the user's; without any, the former."""
+    helpers: dict[str, list[str]] = {}
+    waiting = set(imports)
+    while waiting:
+        name = waiting.pop()
+        read = [_as_loaded(file) for file in _helper_files(name)]
+        helpers[name] = [digest for digest, _ in read]
+        waiting |= {each for _, theirs in read for each in theirs if each not in helpers}
+    parts = [f"{name} {digest}" for name in sorted(helpers) for digest in helpers[name]]
+    return hashlib.sha256("\n".join([source, *parts]).encode()).hexdigest() if parts else source
+
+
+def _helper_files(name: str) -> list[Path]:
+    """Return the files of a top-level module or package; none if it is installed, Python's own, ours or not there."""
+    if name in OURS or name in sys.stdlib_module_names:
+        return []
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):  # a module without a spec, such as __main__
+        return []
+    if spec is None or not (spec.has_location or spec.submodule_search_locations):
+        return []
+    places = [Path(place) for place in spec.submodule_search_locations or [spec.origin] if place]
+    places = [place for place in places if INSTALLED.isdisjoint(place.parts)]
+    return [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
+
+
+@cache
+def _as_loaded(path: Path) -> tuple[str, set[str]]:
+    """Return the hash of a helper, and what it imports, as they were when this process first met it."""
+    content = _content(path)
+    return hashlib.sha256(content).hexdigest(), _imports(content) if path.suffix == ".py" else set()
+
+
+def _imports(content: bytes) -> set[str]:
+    """Return the top-level modules that a file may import, wherever in it that stands."""
+    text = content.decode("utf-8", "replace").replace("\\\n", " ")
+    named = [name.split() for match in IMPORTS.findall(text) for name in ",".join(match).split(",")]
+    return {words[0].partition(".")[0] for words in named if words} - {""}
 
 
 def _content(path: Path) -> bytes:

@@ -1,3 +1,5 @@
+import hashlib
+import importlib
 import pickle
 import sys
 from dataclasses import replace
@@ -132,6 +134,87 @@ def test_a_module_is_found_in_the_current_folder_and_all_of_its_package_counts(t
         named_encoder("o_package.none:Mine")
 
 
+@pytest.fixture
+def afresh(tmp_path, monkeypatch):
+    """Return a function that forgets what was loaded, as a new Python that finds modules in ``tmp_path`` has not."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def afresh():
+        own_code._loaded.clear()
+        own_code._as_loaded.cache_clear()
+        for name in [name for name in sys.modules if name.startswith("o_")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+
+    yield afresh
+    afresh()
+
+
+@pytest.mark.parametrize("way", ["file", "module"])
+def test_an_edited_helper_makes_another_class(write, tmp_path, afresh, way):
+    path = write(f"from o_first import SCALE\n{ENCODER}", "o_own.py")
+    name = path if way == "file" else "o_own:Mine"
+    (tmp_path / "o_first.py").write_text("import o_deep.part\nSCALE = 2\n")
+    (tmp_path / "o_deep").mkdir()
+    (tmp_path / "o_deep" / "part.py").write_text("def late():\n    import o_late\n")
+    allow(name)
+    sources = []
+    for edited in ("o_late.py", "o_deep/part.py", "o_first.py", "o_own.py", "o_unused.py"):
+        with (tmp_path / edited).open("a") as file:
+            file.write("# A line.\n")
+        afresh()
+        sources.append(load_class(name, "encoder").source)
+    assert len(set(sources)) == 4
+    assert sources[-1] == sources[-2]
+
+
+def test_a_helper_counts_even_when_another_class_has_loaded_it(write, tmp_path, afresh):
+    afresh()
+    (tmp_path / "o_shared.py").write_text("SCALE = 2\n")
+    names = [write(f"from o_shared import SCALE\n# {k}\n{ENCODER}", f"o_{k}.py") for k in range(2)]
+    for name in names:
+        allow(name)
+    contents = [hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest() for name in names]
+    sources = [load_class(name, "encoder").source for name in names]
+    assert set(sources).isdisjoint(contents)
+    # What has been loaded is told, also while its file is edited under a run.
+    (tmp_path / "o_shared.py").write_text("SCALE = 3\n")
+    assert [load_class(name, "encoder").source for name in names] == sources
+
+
+def test_what_is_installed_is_not_read(write, tmp_path):
+    name = write(f"import os, json, h5py\nimport baselines.nms as nms\n{ENCODER}")
+    allow(name)
+    assert load_class(name, "encoder").source == hashlib.sha256(Path(tmp_path / "own.py").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("import a.b as c, d  # e\nfrom f.g import (\n  h)\nfrom . import i\nfrom .j import k", {"a", "d", "f"}),
+        ("try: import a\nexcept ImportError: pass\nx = 1; import b\nif x:\n\timport c, \\\n d", {"a", "b", "c", "d"}),
+        ("m = importlib.import_module('a.b')\n__import__(\"c\")\nimport größe", {"a", "c", "größe"}),
+        ("important = 1\nfrom_a = 2\n# import x", set()),
+    ],
+)
+def test_imports_are_found_wherever_they_stand(text, names):
+    assert own_code._imports(text.encode()) == names
+
+
+def test_a_network_that_the_environment_decides_is_told_by_its_shapes(write, afresh, monkeypatch):
+    text = f"import os\n{ENCODER}".replace("nn.Linear(3, 3)", "nn.Linear(3, 3, bias='O_BIAS' in os.environ)")
+    name = write(text)
+    allow(name)
+    facts = [encoder_facts(name)]
+    afresh()
+    facts.append(encoder_facts(name))
+    monkeypatch.setenv("O_BIAS", "1")
+    afresh()
+    facts.append(encoder_facts(name))
+    assert facts[0] == facts[1] != facts[2]
+    assert facts[0]["feature_dim"] == 3
+
+
 def test_code_that_only_a_file_names_is_not_run(write, tmp_path):
     name = write(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n{ENCODER}")
     path = tmp_path / "w.safetensors"
@@ -175,6 +258,11 @@ def test_code_that_only_a_file_names_is_not_run(write, tmp_path):
         (ENCODER.replace("mean(dim", "median(dim"), ["fails on clips (2, 3, 4, 32, 32)", "line 14"]),
         (ENCODER.replace("return ", "return torch.nan * "), ["NaN"]),
         (ENCODER.replace("return ", "return 0, "), ["tuple"]),
+        (
+            ENCODER.replace("self.fc =", "raise SystemExit(0)\n        self.fc ="),
+            ["without arguments", "SystemExit: 0"],
+        ),
+        (ENCODER.replace("return ", "raise SystemExit(0)\n        return "), ["fails on clips", "SystemExit: 0"]),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(write, text, parts):
@@ -190,6 +278,12 @@ def test_names_that_stand_for_nothing(tmp_path):
         named_encoder("own.py")
     with one_sentence("own.py:ClassName"):
         named_localizer("own.py")
+    with one_sentence("'own.py:' names no class", "file.py:ClassName"):
+        named_encoder("own.py:")
+    with one_sentence("':Mine' names no file", "file.py:ClassName"):
+        named_localizer(":Mine")
+    with one_sentence("cannot be imported (ModuleNotFoundError: No module named 'o_nowhere')"):
+        named_encoder("o_nowhere:Mine")
     with one_sentence("'tinny'", "did you mean 'tiny'?"):
         named_encoder("tinny")
 
@@ -208,6 +302,7 @@ def test_a_try_draws_nothing_from_the_generator_of_others(write):
         (("def suppress", "def oppress"), ["the method suppress"]),
         (("max_proposals", "most"), ["Config with max_proposals"]),
         (("hidden: int = 64", "hidden: int"), ["Config with defaults of hidden"]),
+        (("self.config = config", "raise SystemExit(0)"), ["__init__ fails", "SystemExit: 0"]),
         (('{"total":', '{"all":'), ["loss", '"total"']),
         (("first, nn.ReLU()", "first, nn.Rellu()"), ["__init__ fails", "AttributeError", "Rellu"]),
         (("return self.suppress(", "return iter("), ["decode", "2 Proposals"]),

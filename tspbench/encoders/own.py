@@ -15,7 +15,7 @@ from tspbench.preprocessing import Preprocessing
 
 TRIED_CLIPS = 2  # more than one, so that a lost dimension of the batch shows
 
-_tried: set[OwnClass] = set()
+_tried: dict[OwnClass, str] = {}  # what was tried, and the hash of the names and shapes in its state dict
 
 
 def own_encoder(name: str) -> OwnClass:
@@ -58,13 +58,13 @@ def build_own(name: str) -> Any:
     own = own_encoder(name)
     try:
         encoder = own.kind()
-    except Exception as error:  # whatever a stranger's constructor does
+    except (Exception, SystemExit) as error:  # whatever a stranger's constructor does
         raise UserError(
             f"{name} cannot be built without arguments ({own_words(error, own.path)}): mend its __init__."
         ) from error
     if own not in _tried:
         _try(name, own, encoder)
-        _tried.add(own)
+        _tried[own] = _layout(encoder)  # now that parameters without a shape have one
     return encoder
 
 
@@ -84,7 +84,7 @@ def check_sides(name: str, encoder: Any, sides: Iterable[int]) -> None:
         try:
             with torch.no_grad():
                 encoder(torch.zeros(1, 3, spec.clip_frames, side, side))
-        except Exception as error:  # whatever a stranger's network does
+        except (Exception, SystemExit) as error:  # whatever a stranger's network does
             said = own_words(error, load_class(name, "encoder").path)
             such = f"--set 'end_to_end.fidelities=[{{snippets=25, pixels={spec.crop}}}]'"
             raise UserError(
@@ -94,9 +94,21 @@ def check_sides(name: str, encoder: Any, sides: Iterable[int]) -> None:
 
 
 def own_facts(name: str) -> dict[str, object]:
-    """Return what a stage's settings say beside the name of a user's own encoder: its source, and its input."""
+    """Return what a stage's settings say beside the name of a user's own encoder: its source, input and network.
+
+    The network is told by the names and shapes of its weights, since a class may read its size from elsewhere, such as
+    an environment variable.
+    """
     own = own_encoder(name)
-    return {"encoder_source": own.source, "preprocessing": asdict(own.kind.preprocessing)}
+    if own not in _tried:
+        with torch.random.fork_rng(devices=[]):
+            build_own(name)
+    return {
+        "encoder_source": own.source,
+        "preprocessing": asdict(own.kind.preprocessing),
+        "feature_dim": own.kind.feature_dim,
+        "network": _tried[own],
+    }
 
 
 def hash_weights(own: OwnClass, state: Mapping[str, Any]) -> str:
@@ -109,6 +121,11 @@ def hash_weights(own: OwnClass, state: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def _layout(encoder: nn.Module) -> str:
+    shapes = {key: tuple(value.shape) for key, value in encoder.state_dict().items() if isinstance(value, Tensor)}
+    return hashlib.sha256(str(sorted(shapes.items())).encode()).hexdigest()
+
+
 def _try(name: str, own: OwnClass, encoder: nn.Module) -> None:
     spec: Preprocessing = own.kind.preprocessing
     clips = torch.zeros(TRIED_CLIPS, 3, spec.clip_frames, spec.crop, spec.crop)
@@ -116,7 +133,7 @@ def _try(name: str, own: OwnClass, encoder: nn.Module) -> None:
     try:
         with torch.no_grad():  # what a module keeps of it must serve training, too
             features = encoder.eval()(clips)
-    except Exception as error:  # whatever a stranger's network does
+    except (Exception, SystemExit) as error:  # whatever a stranger's network does
         raise UserError(
             f"{name} fails on clips {tuple(clips.shape)} as its preprocessing says ({own_words(error, own.path)}): "
             "mend its forward or its preprocessing."

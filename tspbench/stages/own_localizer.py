@@ -86,7 +86,7 @@ def _try(name: str, own: OwnClass, config: Any) -> None:
     def does(part: str, work: Callable[[], Any]) -> Any:
         try:
             return work()
-        except Exception as error:  # whatever a stranger's code does
+        except (Exception, SystemExit) as error:  # whatever a stranger's code does
             raise UserError(
                 f"{name}: {part} fails on {TRIED_VIDEOS} made-up videos of {config.steps} steps "
                 f"({own_words(error, own.path)}): mend it."
