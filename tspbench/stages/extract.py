@@ -1,5 +1,6 @@
 """Videos → H5 features, in parts that survive a kill."""
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from tspbench.datasets import scanned
 from tspbench.encoders import AnyEncoder
 from tspbench.encoders.contract import channels_last
 from tspbench.errors import UserError
+from tspbench.own_code import is_own, own_words
 from tspbench.progress import Advance
 from tspbench.storage.checkpoints import Weights, read_weights
 from tspbench.storage.class_scores import ClassScores
@@ -29,7 +31,7 @@ from tspbench.storage.features import (
 from tspbench.storage.hashes import hash_data
 from tspbench.storage.manifest import file_stamp
 from tspbench.storage.video import scan_video
-from tspbench.streaming import clip_batches, decoding
+from tspbench.streaming import ClipBatch, clip_batches, decoding
 from tspbench.video_labels import mean_clip_probabilities
 
 # A part is so many videos: what a kill can cost. Batches run across the videos of a part and never across parts, so
@@ -120,7 +122,7 @@ def extract(
     own: dict[str, Path] = {}
     for part in parts:
         group = {name: videos[name] for name in part}
-        features = _extract_group(module, group, how, unreadable, _from(done, total, advance))
+        features = _extract_group(encoder.name, module, group, how, unreadable, _from(done, total, advance))
         if features:
             path = folder / f"{hash_data([stamps[name] for name in features])[:32]}.h5"
             write_part(path, features, stamps)
@@ -221,6 +223,7 @@ def action_labels(weights: Weights, checkpoint: Path | None) -> tuple[str, ...]:
 
 @torch.inference_mode()
 def _extract_group(
+    name: str,
     module: AnyEncoder,
     group: Mapping[str, Path],
     how: Extraction,
@@ -234,18 +237,54 @@ def _extract_group(
     with decoding(group, module.preprocessing, max(1, how.decoders // ranks.here())) as decoded:
         for batch in clip_batches(decoded, module.preprocessing, how.stride_frames, how.batch_size, device, unreadable):
             watch.working_on(f"clips of {group[batch.owners[-1][0]]}", computing=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
-                features = module(batch.clips).float().cpu().numpy()
+            features = _features(name, module, batch, how.precision)
             first = 0
-            for name, count in batch.owners:
-                rows[name].append(features[first : first + count])
+            for video, count in batch.owners:
+                rows[video].append(features[first : first + count])
                 first += count
             report(order[batch.owners[-1][0]])
     return {
-        name: VideoFeatures(np.concatenate(rows[name]), decoded[name].duration, decoded[name].decoder)
-        for name in group
-        if name not in unreadable
+        video: VideoFeatures(np.concatenate(rows[video]), decoded[video].duration, decoded[video].decoder)
+        for video in group
+        if video not in unreadable
     }
+
+
+def _features(name: str, module: AnyEncoder, batch: ClipBatch, precision: str) -> Rows:
+    """Return the features of a batch, (B, feature_dim) float32.
+
+    Raises:
+        UserError: they are of another shape or not finite, or an encoder of the user's own fails.
+    """
+    own = is_own(name)
+    owners = [video for video, _ in batch.owners]
+    whose = f"clips {tuple(batch.clips.shape)} of {owners[0]}" + (f" to {owners[-1]}" if owners[1:] else "")
+    try:
+        with torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found = module(batch.clips)
+    except (Exception, SystemExit) as error:  # whatever a stranger's network does
+        if not own:
+            raise
+        said = own_words(error, inspect.getfile(type(module)))
+        mend = "take a smaller batch" if isinstance(error, torch.OutOfMemoryError) else "mend its forward"
+        raise UserError(f"{name} fails on {whose} ({said}): {mend}.") from error
+    wanted = (len(batch.clips), module.feature_dim)
+    if not isinstance(found, torch.Tensor) or tuple(found.shape) != wanted:
+        what = tuple(found.shape) if isinstance(found, torch.Tensor) else f"a {type(found).__name__}"
+        raise UserError(
+            f"{name}: expected features {wanted} for {whose}, as its feature_dim says, found {what}: mend its forward "
+            "or its feature_dim."
+        )
+    features: Rows = found.float().cpu().numpy()
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        bad = np.repeat(np.arange(len(owners)), [count for _, count in batch.owners])[int(finite.argmin())]
+        mend = "mend its forward" if own else "give other weights, with --checkpoint"
+        raise UserError(
+            f"{name}: expected finite features, found NaN or infinity for {np.sum(~finite)} of {whose}, first of "
+            f"{owners[bad]}: {mend}."
+        )
+    return features
 
 
 def _from(first: int, total: int, advance: Advance) -> Callable[[int], None]:

@@ -5,7 +5,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from tests.tspbench.helpers import cut, names, numbered_video, one_sentence, silent
-from tspbench.encoders import new_encoder
+from tspbench.encoders import named_encoder, new_encoder
 from tspbench.errors import UserError
 from tspbench.stages import extract as module
 from tspbench.stages.extract import Extraction, TrainedEncoder, class_scores, extract
@@ -165,6 +165,50 @@ def test_a_part_is_computed_again_when_a_video_was_exchanged(tmp_path, encoder, 
     numbered_video(videos["v0"], 80, first=300)
     extract(encoder, videos, tmp_path / "f.h5", HOW, silent)
     assert FeatureFiles([tmp_path / "f.h5"]).rows("v0").shape == (13, 128)
+
+
+# Encoders that fail.
+
+OWN = """from torch import nn
+from tspbench.preprocessing import Preprocessing
+
+class Mine(nn.Module):
+    preprocessing = Preprocessing(clip_frames=8, frame_rate=12, size=16, mean=(0, 0, 0), std=(1, 1, 1))
+    feature_dim = 3
+
+    def forward(self, clips):
+        found = clips.mean((2, 3, 4))
+        from_64 = clips[:, :, -1, 2, 9].mean(dim=1) > 0.5  # v0 has numbers up to 39, v1 from 60 to 67
+        {fault}
+        return found
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "parts"),
+    [
+        ("if clips.any(): [][0]", ["fails on clips (7, 3, 8, 16, 16) of v0 to v1 ", "line 11: IndexError"]),
+        ("if clips.any(): raise SystemExit(0)", ["fails on clips", "line 11: SystemExit: 0"]),
+        ("if clips.any(): found = found[:, :2]", ["(7, 3)", "(7, 2)", "feature_dim"]),
+        ("if clips.any(): found = 3", ["(7, 3)", "found a int"]),
+        ("found[from_64] = float('nan')", ["NaN", "for 1 of clips (7, 3, 8, 16, 16) of v0 to v1, first of v1:"]),
+    ],
+)
+def test_an_encoder_of_ones_own_that_fails_on_real_clips_is_one_sentence(tmp_path, videos, fault, parts):
+    path = tmp_path / "own.py"
+    path.write_text(OWN.format(fault=fault))
+    name = f"{path}:Mine"
+    named_encoder(name)  # nothing is wrong with it on clips of zeros
+    with one_sentence(name, "mend its forward", *parts):
+        extract(TrainedEncoder(new_encoder(name, 0), name, "its own"), videos, tmp_path / "f.h5", HOW, silent)
+    assert not (tmp_path / "f.h5").exists()
+
+
+def test_features_that_are_not_finite_are_refused_of_every_encoder(tmp_path, videos):
+    broken = new_encoder("tiny", 0)
+    next(broken.parameters()).data.fill_(torch.nan)
+    with one_sentence("tiny: expected finite features", "7 of clips", "first of v0", "--checkpoint"):
+        extract(TrainedEncoder(broken, "tiny", "seed 0"), videos, tmp_path / "f.h5", HOW, silent)
 
 
 # Videos that cannot be read.
