@@ -218,7 +218,7 @@ def _helper_files(name: str) -> list[Path]:
         return []
     if spec is None or not (spec.has_location or spec.submodule_search_locations):
         return []
-    places = [Path(place) for place in spec.submodule_search_locations or [spec.origin] if place]
+    places = [Path(place) for place in spec.submodule_search_locations or [str(spec.origin)]]
     places = [place for place in places if INSTALLED.isdisjoint(place.parts)]
     return [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
 
