@@ -1,4 +1,5 @@
 import io
+import itertools
 import warnings
 
 import matplotlib.image
@@ -7,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tspbench.video_picture import FAINTEST, MOST, Shown, draw, in_lanes, score_text, video_picture, worth_showing
+from tspbench.video_picture import (
+    FAINTEST,
+    MOST,
+    Shown,
+    draw,
+    in_lanes,
+    placed,
+    score_text,
+    video_picture,
+    worth_showing,
+)
 
 FRAME = np.zeros((36, 64, 3), np.uint8)
 SHOWN = [Shown(2.0, 6.0, "jump", 0.9), Shown(5.0, 9.0, "run", 0.45), Shown(7.0, 9.5, "jump", 0.3)]
@@ -91,7 +102,32 @@ def test_no_text_lies_on_another():
     detections = [Shown(k / 2, k / 2 + 0.2, label, 1 - k / 100) for k, label in enumerate(labels)]
     captions = [Shown(k, k + 0.9, "So many words " * 20) for k in range(8)]
     curve = np.linspace(0.3, 9.7, 20), np.linspace(0, 1, 20)
-    figure = drawn(detections, captions=captions, foreground=curve, title="t" * 300)
+    check_texts(drawn(detections, captions=captions, foreground=curve, title="t" * 300))
+
+
+TITLE = (
+    "How to prepare a really good breakfast for the whole family in under ten minutes (4K)" + " · TSP on my own videos"
+)
+
+
+@pytest.mark.parametrize("seconds", [9.0, 601.0, 3600.0, 36000.0])
+def test_no_text_lies_on_another_or_runs_off_in_a_video_of_any_length(seconds):
+    detections = [Shown(start * seconds, start * seconds + 3, "W" * 60, 0.9) for start in (0, 0.01, 0.5, 0.51, 0.98, 1)]
+    captions = [Shown(0.1 * seconds + 4 * k, 0.1 * seconds + 4 * k + 4, "W" * 200) for k in range(8)]
+    figure = drawn(detections, captions=captions, title=TITLE, seconds=seconds)
+    check_texts(figure)
+    cut = [text for text in texts(figure) if text.endswith("…")]
+    assert len(cut) == 1 + len(captions) + 1  # title, captions, class
+    check_texts(drawn(captions=captions, title="W" * 110, seconds=seconds))
+
+
+def test_a_text_that_fits_is_whole():
+    figure = drawn([Shown(0, 1, "i" * 60)], captions=[Shown(0, 1, "i" * 200)], title="i" * 110)
+    assert {"i" * 60, "i" * 110, f"1   0.0–1.0 s   {'i' * 200}"} <= {*texts(figure)}
+
+
+def check_texts(figure):
+    """Check that every text is inside the picture, and none on another."""
     figure.draw_without_rendering()
     from matplotlib.text import Text
 
@@ -114,6 +150,38 @@ def test_any_name_can_be_drawn(text):
     assert matplotlib.image.imread(io.BytesIO(content)).ndim == 3
 
 
+@pytest.mark.parametrize("seconds", [3600.0, 36000.0])
+def test_short_actions_in_a_long_video_are_seen(seconds):
+    starts = [0.0, 0.3 * seconds, 0.7 * seconds, seconds - 3]
+    detections = [Shown(start, start + 3, "jump", 0.9 - 0.2 * k) for k, start in enumerate(starts)]
+    figure = drawn(detections, seconds=seconds)
+    patches = panel(figure, "detections").patches
+    pixels = [patch.get_window_extent().width for patch in patches]
+    assert min(pixels) >= 3
+    assert [patch.get_linewidth() for patch in patches] == [0.0] * 4
+    assert all(0 <= start < end <= seconds for start, end, *_ in bars(panel(figure, "detections")))
+    # The better, the stronger: also in what is drawn.
+    image = matplotlib.image.imread(io.BytesIO(video_picture("", seconds, [FRAME], detections)))
+    height = image.shape[0] - round(sum(panel(figure, "detections").get_window_extent().intervaly) / 2)
+    inks = [1 - image[height, round(sum(p.get_window_extent().intervalx) / 2), 0] for p in patches]
+    assert all(a > b > 0.05 for a, b in itertools.pairwise(inks))
+
+
+def test_long_videos_have_times_of_a_clock():
+    def times(seconds):
+        figure = drawn([], captions=[Shown(61, 122, "A")], seconds=seconds)
+        return [tick.get_text() for tick in figure.axes[-1].get_xticklabels()], {*texts(figure)}
+
+    ticks, told = times(660)
+    assert ticks == [f"{2 * k}:00" for k in range(6)]
+    assert {"11:00; 0 detection(s), with their scores: the fainter, the lower", "1   1:01–2:02   A", "m:ss"} <= told
+    ticks, told = times(3 * 3600)
+    assert ticks == [f"{k // 2}:{k % 2 * 3}0:00" for k in range(7)]
+    assert {"1   0:01:01–0:02:02   A", "h:mm:ss"} <= told
+    assert "seconds" in times(600)[1]
+    assert times(20 * 86400)[0][:2] == ["0:00:00", "48:00:00"]
+
+
 def test_scores_are_short_and_small_ones_are_not_none():
     assert [score_text(score) for score in (1.0, 0.666, 0.01, 0.0004, 0.0)] == ["1.00", "0.67", "0.01", "4e-04", "0.00"]
 
@@ -127,7 +195,7 @@ def test_nothing_found_is_said():
 )
 def test_what_shares_a_lane_does_not_overlap(rows):
     shown = [Shown(start, start + length, "a", score) for start, length, score in rows]
-    lanes = in_lanes(shown, 14.0)
+    lanes = in_lanes([placed(each, 14.0, 0.034) for each in shown])
     for i, a in enumerate(shown):
         for j, b in enumerate(shown[:i]):
             if lanes[i] == lanes[j]:
