@@ -11,10 +11,11 @@ from tspbench.errors import UserError
 from tspbench.progress import progress, say
 from tspbench.report import MAIN, MAIN_HEADING
 from tspbench.stages.captioner_settings import GROUND_TRUTH
+from tspbench.stages.known_encoders import KnownEncoders
 from tspbench.stages.predict_video import VideoPrediction, VideoStage, check_out, written_name
 from tspbench.stages.train import named_localizer
 from tspbench.stages.trained_row import TrainedRow
-from tspbench.stages.usable_rows import TASKS, why_not
+from tspbench.stages.usable_rows import TASKS, lacks, why_not
 from tspbench.storage.records import read_record
 from tspbench.storage.runs import Row, Run, TaskTable, read_run, slug
 from tspbench.storage.video import silence_decoders
@@ -81,10 +82,11 @@ def predict_videos(
     localizers = [] if localizer is None else [localizer]
     for each in localizers:
         named_localizer(each)
-    name = best_row(run, manifest) if row is None else row
+    own = [*encoders, *localizers]
+    name = best_row(run, manifest, KnownEncoders(run, checkpoints, own)) if row is None else row
     where = run / "predictions" / slug(name) if out is None else out
     check_out(where, name)
-    trained = TrainedRow(run, manifest, name, checkpoints, device, [*encoders, *localizers])
+    trained = TrainedRow(run, manifest, name, checkpoints, device, own)
     for note in trained.notes:
         say(note)
     done: list[VideoPrediction] = []
@@ -160,25 +162,34 @@ def _check_name(path: Path) -> None:
         raise UserError(f"{_readable(str(path))}: expected a name in UTF-8, found other bytes: rename the file.")
 
 
-def best_row(folder: Path, run: Run) -> str:
+def best_row(folder: Path, run: Run, given: KnownEncoders) -> str:
     """Return the row with the best score among those that can find something in a new video.
 
     Scores are those of the first task of `TASKS` that has such rows.
 
+    Args:
+        folder: of the run.
+        run: its manifest.
+        given: weights at hand, and names of encoders and localizers that the user has let in.
+
     Raises:
         UserError: there is none.
     """
+    lacking: dict[str, str] = {}
     for task in TASKS:
         tables = [table for table in run.tables if table.task == task and table.part != GROUND_TRUTH]
         able = [(table, row) for table in tables for row in table.rows if not why_not(folder, table, row)]
+        lacking |= {row.name: lacks(folder, run, row.name, given) for _, row in able if row.name not in lacking}
+        able = [(table, row) for table, row in able if not lacking[row.name]]
         if able:
             scores = {row.name: _score(folder, table, row) for table, row in able}
             name = max(scores, key=scores.__getitem__)
             score = f" ({MAIN_HEADING[task]} {100 * scores[name]:.2f})" if scores[name] >= 0 else ""
             say(f"Row: {name}{score}, the best of {len(scores)} that can; --row names another.")
             return name
-    every = [(table, row) for table in run.tables for row in table.rows]
-    why = f" ({every[0][1].name!r}: {why_not(folder, *every[0])})" if every else ""
+    every = {row.name: why_not(folder, table, row) for table in run.tables for row in table.rows}
+    reasons = {**lacking, **{name: why for name, why in every.items() if name not in lacking}}
+    why = next((f" ({name!r}: {why})" for name, why in reasons.items()), "")  # first what the user can mend
     raise UserError(f"{folder}: no row of this run can find anything in a new video{why}.")
 
 

@@ -18,6 +18,7 @@ from tests.tspbench.helpers import names, numbered_video, one_sentence
 from tspbench.cli import app
 from tspbench.experiment import Experiment
 from tspbench.recipe import read_recipe
+from tspbench.stages.known_encoders import KnownEncoders
 from tspbench.stages.predict_video import SUFFIXES, written_name
 from tspbench.stages.trained_row import TrainedRow
 from tspbench.storage.captions import read_captions
@@ -331,7 +332,55 @@ def test_the_best_row_is_the_trained_one_with_the_highest_score(run):
             folder = run / "tal" / name.lower() / "score"
             record = read_record(folder)
             write_record(folder, replace(record, figures={"metrics": {"average_mAP": value}}))
-        assert best_row(run, manifest) == best
+        assert best_row(run, manifest, KnownEncoders(run)) == best
+
+
+def test_the_best_row_is_one_for_which_everything_is_at_hand(run, short, tmp_path):
+    manifest = read_run(run)
+    for name, value in (("TAC", 0.9), ("TSP", 0.1)):
+        record = read_record(run / "tal" / name.lower() / "score")
+        write_record(run / "tal" / name.lower() / "score", replace(record, figures={"metrics": {"average_mAP": value}}))
+    elsewhere = Path(shutil.move(run / "pretrain/tac/encoder.safetensors", tmp_path / "elsewhere"))
+    assert best_row(run, manifest, KnownEncoders(run)) == "TSP"
+    assert best_row(run, manifest, KnownEncoders(run, [elsewhere])) == "TAC"
+    with one_sentence("rows that can are 'TSP'."):
+        predicted(run, short, row="Random")
+    mark = tmp_path / "was here"
+    (tmp_path / "own.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    own = f"{tmp_path}/own.py:Own"
+    with h5py.File(run / "features/tsp/features.h5", "a") as file:
+        file.attrs["encoder"] = own
+    with one_sentence("no row of this run can", "'TAC'", "--checkpoint"):
+        best_row(run, manifest, KnownEncoders(run))
+    assert best_row(run, manifest, KnownEncoders(run, [], [own])) == "TSP"
+    tables = [replace(table, facts={**table.facts, "localizer": own}) for table in manifest.tables]
+    with one_sentence("'TAC'", f"--localizer {own}"):
+        best_row(run, replace(manifest, tables=tables), KnownEncoders(run, [elsewhere]))
+    assert best_row(run, replace(manifest, tables=tables), KnownEncoders(run, [elsewhere], [own])) == "TAC"
+    assert not mark.exists()
+
+
+def test_an_empty_name_is_no_row(made, short):
+    with one_sentence("no row ''"):
+        predicted(made, short, row="")
+
+
+def test_features_that_are_gone_are_made_again(run, short):
+    path = run / "features/tsp/features.h5"
+    path.unlink()
+    with one_sentence(path, "run the experiment again"):
+        predicted(run, short)
+
+
+def test_no_region_head_is_a_note(made, short, tmp_path):
+    found = predicted(made, short, row="TAC", out=tmp_path)
+    assert [note for note in found.notes if "no region head" in note]
+
+
+def test_the_curve_ends_with_the_video(made, short, tmp_path):
+    found = TrainedRow(made, read_run(made), "TSP", [], "cpu").look(short, tmp_path)
+    # 3 frames of 12 a second; the first clip is 8 long.
+    assert found.foreground[0].tolist() == [found.duration_seconds] == [pytest.approx(3 / 12)]
 
 
 def test_rows_that_cannot_are_refused_with_those_that_can(made, short, tmp_path):
@@ -385,7 +434,7 @@ def test_missing_weights_are_asked_for_by_their_hash(run, short, tmp_path):
     elsewhere = Path(shutil.move(weights, tmp_path / "elsewhere.safetensors"))
     with one_sentence("tiny", hash_file(elsewhere)[:12], "--checkpoint"):
         predicted(run, short, row="TAC")
-    assert not predicted(run, short, row="TAC", checkpoints=[elsewhere]).notes
+    assert predicted(run, short, row="TAC", checkpoints=[elsewhere]).videos
 
 
 def test_without_the_initial_encoder_there_is_no_curve_and_a_note(run, short):
@@ -393,6 +442,7 @@ def test_without_the_initial_encoder_there_is_no_curve_and_a_note(run, short):
     write_record(run / "pretrain/tsp", replace(record, inputs={**record.inputs, "initial encoder": "0" * 64}))
     found = predicted(run, short)
     assert [note.split(":")[0] for note in found.notes] == ["No foreground curve"]
+    assert "the pretraining of" in found.notes[0]
     assert found.videos[0].detections is not None
 
 

@@ -73,5 +73,6 @@ def foreground_of(
             "beside it that says of which encoder: give the file as `tspbench pretrain` left it."
         )
     # The initial encoder is of the same kind: its weights are where the pretraining began.
-    initial = encoders.find(encoder.kind, record.inputs["initial encoder"])
+    purpose = f"the pretraining of {encoder.path} started from"
+    initial = encoders.find(encoder.kind, record.inputs["initial encoder"], purpose)
     return Foreground(weight, bias, initial, str(record.settings["gvf"]))

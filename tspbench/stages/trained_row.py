@@ -74,9 +74,9 @@ class TrainedRow:
     def __init__(
         self, folder: Path, run: Run, name: str, checkpoints: Sequence[Path], device: str, own: Sequence[str] = ()
     ) -> None:
-        tables = usable_tables(folder, run, name)
         self._device, self.notes, self._named = device, list[str](), own
         self._encoders = KnownEncoders(folder, checkpoints, own)
+        tables = usable_tables(folder, run, name, self._encoders)
         kind, weights, self._stride, self._precision = features_encoder(folder, tables[0][1])
         self._own = self._encoders.find(kind, weights)
         self._extracted = extractions(folder, run)
@@ -109,7 +109,8 @@ class TrainedRow:
             initial = self._foreground.initial
             rows = own.rows(VIDEO)
             seen = self._foreground.probabilities(rows, files[initial.weights].rows(VIDEO) if initial else None)
-            foreground = own.centres(VIDEO, len(rows), duration), seen
+            # The middle of a clip that is longer than the video may lie behind its end.
+            foreground = np.minimum(own.centres(VIDEO, len(rows), duration), duration), seen
         return Found(duration, self._detections(files, captions), captions, foreground)
 
     def _detections(
@@ -178,13 +179,16 @@ class TrainedRow:
         return None, 0, UNLABELLED.told
 
     def _find_foreground(self) -> Foreground | None:
-        """Return the region head of the row's encoder; that its initial encoder is missing is a note."""
+        """Return the region head of the row's encoder; that there is none, or no initial encoder, is a note."""
         module, weights = self._load(self._own)
+        why: object = "the row's encoder has no region head, which only TSP trains."
         try:
-            return foreground_of(self._own, weights, module.feature_dim, self._encoders)
+            found = foreground_of(self._own, weights, module.feature_dim, self._encoders)
         except UserError as error:
-            self.notes.append(f"No foreground curve: {error}")
-            return None
+            found, why = None, error
+        if found is None:
+            self.notes.append(f"No foreground curve: {why}")
+        return found
 
     def _note_edits(self) -> None:
         """Say which of the user's own classes are not as they were when their weights were trained."""

@@ -54,6 +54,10 @@ def test_the_initial_encoder_is_the_one_that_the_pretraining_began_with(tmp_path
     found = foreground_of(encoder, weights, 4, encoders)
     assert found.pooling == "avg"
     assert found.initial == KnownEncoder("tiny", "random, seed 3", None)
+    inputs["initial encoder"] = "0" * 64
+    write_record(path.parent, Record("pretrain", "finished", "", {"gvf": "avg"}, inputs, outputs, {}, 0.0, {}))
+    with one_sentence("--checkpoint", f"the pretraining of {path} started from"):
+        foreground_of(encoder, weights, 4, encoders)
     # A record of other weights says nothing of these.
     path.write_bytes(b"others")
     with one_sentence(path, "no record"):

@@ -8,6 +8,7 @@ from tspbench.encoders import new_encoder
 from tspbench.stages.known_encoders import KnownEncoders
 from tspbench.storage.checkpoints import Weights, write_weights
 from tspbench.storage.hashes import hash_file
+from tspbench.storage.records import Record, write_record
 
 
 @pytest.fixture
@@ -58,3 +59,19 @@ def test_an_encoder_that_is_not_ours_is_not_imported(run, tmp_path):
     with one_sentence("own.py:Own", "not because a file says so", "add --encoder"):
         KnownEncoders(run).find(f"{tmp_path}/own.py:Own", "0" * 64)
     assert not mark.exists()
+
+
+def test_weights_of_the_run_that_changed_since_are_not_asked_for_as_others(run):
+    path = run / "pretrain/tsp/encoder.safetensors"
+    digest = hash_file(path)
+    write_record(path.parent, Record("pretrain", "finished", "", {}, {}, {path.name: digest}, {}, 0.0, {}))
+    path.write_bytes(path.read_bytes()[:1000])
+    with one_sentence(path, "another file", digest[:12], "run the experiment again"):
+        KnownEncoders(run).find("tiny", digest)
+    path.rename(path.with_name("copy"))
+    # No code is run to find that out of an encoder of one's own.
+    for kind in ("tiny", "own.py:Own"):
+        with one_sentence(path, "no file", digest[:12], "--checkpoint"):
+            KnownEncoders(run, own=["own.py:Own"]).promised(kind, digest)
+    with one_sentence("found 1 other", "that somebody began with"):
+        KnownEncoders(run).find("tiny", "0" * 64, "somebody began with")
