@@ -88,10 +88,46 @@ def video_picture(
     import matplotlib as mpl  # noqa: PLC0415 - takes most of a second, which only a picture has a reason to wait for
 
     # A dollar in a name is a dollar, and a letter that no font here has is no reason to write warnings.
+    letters = "".join([title, *(each.text for each in [*detections, *captions])])
     with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
+        mpl.rcParams["font.family"] = [*mpl.rcParams["font.family"], *fallback_families(letters)]
         figure = draw(title, duration_seconds, thumbnails, detections, captions[:MOST_CAPTIONS], foreground)
         return image_bytes(figure)
+
+
+def fallback_families(text: str) -> list[str]:
+    """Return families of installed fonts that have letters which matplotlib's own font lacks, as few as needed."""
+    from matplotlib.font_manager import findfont, fontManager, get_font  # noqa: PLC0415 - as above
+
+    missing = {ord(letter) for letter in text if letter.isprintable()} - {
+        *get_font(findfont("DejaVu Sans")).get_charmap()
+    }
+    if not missing:
+        return []
+    # A family's upright fonts stand for it; the "last resort" has a box for every letter.
+    files = {font.name: font.fname for font in fontManager.ttflist if font.style == "normal"}
+    drawn = {name: _drawable(files[name], missing) for name in sorted(files) if "last resort" not in name.lower()}
+    chosen = []
+    while drawn and (best := max(drawn, key=lambda name: len(drawn[name] & missing))) and drawn[best] & missing:
+        missing -= drawn[best]
+        chosen.append(best)
+    return chosen
+
+
+def _drawable(file: str, letters: set[int]) -> set[int]:
+    """Return those letters that a font can draw; coloured emoji, which are bitmaps of one size, are none."""
+    from matplotlib.font_manager import get_font  # noqa: PLC0415 - as above
+
+    try:
+        font = get_font(file)
+        has = letters & {*font.get_charmap()}
+        font.set_size(9, DOTS_PER_INCH)
+        for letter in has:
+            font.load_char(letter)
+    except (OSError, RuntimeError):
+        return set()
+    return has
 
 
 def draw(

@@ -13,6 +13,7 @@ from tspbench.video_picture import (
     MOST,
     Shown,
     draw,
+    fallback_families,
     in_lanes,
     placed,
     score_text,
@@ -180,6 +181,31 @@ def test_long_videos_have_times_of_a_clock():
     assert {"1   0:01:01–0:02:02   A", "h:mm:ss"} <= told
     assert "seconds" in times(600)[1]
     assert times(20 * 86400)[0][:2] == ["0:00:00", "48:00:00"]
+
+
+def test_letters_that_the_font_lacks_come_from_an_installed_one():
+    from matplotlib.font_manager import findfont, fontManager, get_font
+
+    assert fallback_families("A title, and a café $") == []
+    assert fallback_families(chr(0x10FFFD)) == []
+    # matplotlib comes with STIX, which has ⌒ and ⌢; DejaVu Sans has neither.
+    families = fallback_families("⌒⌢")
+    files = [font.fname for font in fontManager.ttflist if font.name in families]
+    assert {*map(ord, "⌒⌢")} <= set().union(*(get_font(file).get_charmap() for file in files))
+    assert not {*map(ord, "⌒⌢")} & {*get_font(findfont("DejaVu Sans")).get_charmap()}
+    one, other = (video_picture("", 1.0, [], [Shown(0, 1, letter)]) for letter in "⌒⌢")
+    assert one != other  # as two letters of one block they would be the same box
+
+
+def test_a_broken_font_is_none(tmp_path, monkeypatch, capfd):
+    from matplotlib.font_manager import FontEntry, fontManager
+
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    entries = [FontEntry(fname=str(tmp_path / name), name=name, style="normal") for name in ("broken.ttf", "gone.ttf")]
+    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist, *entries])
+    assert {"broken.ttf", "gone.ttf"}.isdisjoint(fallback_families("ℊ"))
+    video_picture("ℊ 跳远", 1.0, [], [])
+    assert capfd.readouterr().err == ""
 
 
 def test_scores_are_short_and_small_ones_are_not_none():
