@@ -149,7 +149,7 @@ def predicted_with_ones_own(folder, dataset):
 
     def predict(row, **given):
         given = [part for option, name in {**code, **given}.items() if name for part in (option, name)]
-        return run("predict", video, "--run", "out", "--row", row, "--out", "found", *given)
+        return run("predict", video, "--run", "out", "--row", row, "--out", f"found-{row}", *given)
 
     moved = folder / "elsewhere.py"
     moved.write_text((folder / "own.py").read_text())
@@ -158,10 +158,11 @@ def predicted_with_ones_own(folder, dataset):
         assert result.exit_code == 0, result.output
         assert "has changed" not in result.output
         assert f"{video.stem}: " in result.output
-    assert read_record(Path("found/records") / video.stem).inputs["encoder's code"]
-    found = Path(f"found/{video.stem}.json").read_bytes()
+    assert read_record(Path("found-taught/records") / video.stem).inputs["encoder's code"]
+    path = Path(f"found-taught/{video.stem}.json")
+    found = path.read_bytes()
     result = predict("taught", **{"--encoder": f"{moved}:Mine"})
-    assert (result.exit_code, Path(f"found/{video.stem}.json").read_bytes()) == (0, found)
+    assert (result.exit_code, path.read_bytes()) == (0, found)
     moved.write_text(f"{moved.read_text()}# Another line.\n")
     result = predict("taught", **{"--encoder": f"{moved}:Mine"})
     assert f"{moved}:Mine has changed since it was trained" in result.stderr
