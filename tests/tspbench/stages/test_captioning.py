@@ -1,6 +1,7 @@
 """Captioners from feature files to tables: what is described, how it is scored, what resumes, what is refused."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluation import CAPTIONING_PROTOCOLS
-from evaluation.meteor import MeteorError
+from evaluation.meteor import Meteor, MeteorError
 from tests.evaluation.test_captioning import Counting
 from tests.tspbench.helpers import one_sentence, with_card
 from tests.tspbench.stages.captioned_sets import (
@@ -25,6 +26,7 @@ from tspbench.report import markdown, result_table
 from tspbench.stages import caption_models, caption_rows, captioning_inputs
 from tspbench.stages import captioning as captioning_module
 from tspbench.stages import describe as describe_module
+from tspbench.stages import score as score_module
 from tspbench.stages.captioner_settings import DecodingSettings, ProposalSettings, TextSettings
 from tspbench.stages.captioning_inputs import CaptionBenchmark
 from tspbench.stages.evaluate import evaluate
@@ -88,8 +90,11 @@ def score_of(out, part, row="a"):
 
 
 @pytest.fixture
-def java():
-    """Say that a test wants METEOR and the tokenizer themselves."""
+def java(monkeypatch):
+    """Give a test METEOR and the tokenizer themselves; one is started for all files that it scores alone."""
+    with Meteor() as started:
+        monkeypatch.setattr(score_module, "Meteor", lambda report: nullcontext(started))
+        yield
 
 
 @pytest.fixture(autouse=True)
