@@ -164,10 +164,10 @@ def test_mistakes_are_sentences(work):
 @pytest.mark.parametrize(
     ("words", "call"),
     [
-        (["'fp16' is not a known precision", "'bf16'"], lambda: api.extract("f.h5", encoder="tiny", precision="fp16")),
-        (["--stride-frames", "at least 1, found 0"], lambda: api.extract("f.h5", encoder="tiny", stride_frames=0)),
-        (["--stride-frames", "found -1"], lambda: api.extract("f.h5", encoder="tiny", stride_frames=-1)),
-        (["--stride-frames", "found 1.5"], lambda: api.extract("f.h5", encoder="tiny", stride_frames=1.5)),
+        (["'fp16' is not a known precision", "'bf16'"], lambda: api.extract("no.h5", encoder="tiny", precision="fp16")),
+        (["--stride-frames", "at least 1, found 0"], lambda: api.extract("no.h5", encoder="tiny", stride_frames=0)),
+        (["--stride-frames", "found -1"], lambda: api.extract("no.h5", encoder="tiny", stride_frames=-1)),
+        (["--stride-frames", "found 1.5"], lambda: api.extract("no.h5", encoder="tiny", stride_frames=1.5)),
         (["--seed", "found -1"], lambda: api.pretrain("my-videos", "tac", "tiny", "runs/p", seed=-1)),
         (["--seed", "found -1"], lambda: api.evaluate("tal", "my-videos", {"A": "tsp.h5"}, "runs/p", seed=-1)),
         (["--seed", "found 'x'"], lambda: api.evaluate("tal", "my-videos", {"A": "tsp.h5"}, "runs/p", seed="x")),
@@ -187,7 +187,7 @@ def test_mistakes_are_sentences(work):
 def test_values_that_the_command_line_refuses_are_refused(work, words, call):
     with one_sentence(*words):
         call()
-    assert not any((work / name).exists() for name in ("f.h5", "runs/p", "report.html"))
+    assert not any((work / name).exists() for name in ("no.h5", "runs/p", "report.html"))
 
 
 def test_one_text_is_one_of_several(folder, monkeypatch):
