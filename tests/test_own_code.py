@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from transformers import VideoMAEConfig, VideoMAEModel
 
 from tests.test_architecture import ROOT
 from tests.test_cli import assert_one_sentence, run
@@ -16,9 +15,14 @@ from tspbench.storage.runs import feature_files, read_run
 EXAMPLES = ROOT / "docs" / "examples"
 LOCALIZER = f"{EXAMPLES}/my_localizer.py:Actionness"
 ENCODERS = {"timm": f"{EXAMPLES}/timm_encoder.py:TimmEncoder", "videomae": f"{EXAMPLES}/videomae_encoder.py:VideoMAE"}
-VIDEOMAE = VideoMAEConfig(
-    image_size=32, num_frames=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-)
+VIDEOMAE = {
+    "image_size": 32,
+    "num_frames": 4,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 SHORT = ["--set", "fit.epochs=1", "--set", "config.steps=8"]
 RECIPE = """
 name = "mine"
@@ -69,7 +73,9 @@ def dataset(tmp_path_factory):
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """Give the examples small models with random weights."""
-    VideoMAEModel(VIDEOMAE).save_pretrained(tmp_path / "videomae")
+    from transformers import VideoMAEConfig, VideoMAEModel  # which takes seconds, in every test process
+
+    VideoMAEModel(VideoMAEConfig(**VIDEOMAE)).save_pretrained(tmp_path / "videomae")
     values = {"VIDEOMAE": str(tmp_path / "videomae"), "TIMM_MODEL": "test_vit", "TIMM_PRETRAINED": "0"}
     for name, value in {**values, "HF_HUB_OFFLINE": "1"}.items():
         monkeypatch.setenv(name, value)
