@@ -250,7 +250,7 @@ def predict(
     ] = None,
     encoder: OwnEncoders = None,
     localizer: OwnLocalizer = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: RUN/predictions.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; default: RUN/predictions/ROW.")] = None,
     device: Device = "auto",
 ) -> None:
     """Find actions in videos of your own: segments (JSON, CSV), subtitles and a picture of each.

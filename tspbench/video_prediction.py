@@ -112,7 +112,7 @@ def told(found: VideoPrediction) -> str:
         parts.append(f"{len(found.captions)} captions")
     for best in found.detections[:1]:
         parts.append(f"best: {best.label} {best.start_seconds:.1f}-{best.end_seconds:.1f} s ({score_text(best.score)})")
-    return f"{found.name}: {', '.join(parts)}"
+    return _in_a_line(f"{found.name}: {', '.join(parts)}")
 
 
 def told_problems(found: VideoPredictions) -> str:
@@ -120,7 +120,7 @@ def told_problems(found: VideoPredictions) -> str:
     first, total = next(iter(found.problems.values())), len(found.problems) + len(found.videos)
     if total == 1:
         return first
-    names = [_readable(path.name) for path in found.problems]
+    names = [_in_a_line(_readable(path.name)) for path in found.problems]
     named = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
     kept = f", the files of the other {len(found.videos)} are in {found.out}" if found.videos else ""
     return f"{len(names)} of {total} videos failed ({named}){kept}; the first: {first}"
@@ -150,6 +150,11 @@ def named_videos(paths: Sequence[Path]) -> dict[str, Path]:
     if not found:
         raise UserError("No video was given: name files, or folders of such.")
     return found
+
+
+def _in_a_line(text: str) -> str:
+    """Return a text with a space for each character that ends a line or steers a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _readable(name: str) -> str:

@@ -26,7 +26,7 @@ from tspbench.storage.hashes import hash_file
 from tspbench.storage.json_files import read_json
 from tspbench.storage.records import read_record, write_record
 from tspbench.storage.runs import read_run, write_run
-from tspbench.video_prediction import best_row, named_videos, predict_videos, told_problems
+from tspbench.video_prediction import best_row, named_videos, predict_videos, told, told_problems
 
 RECIPE = """
 name = "small"
@@ -276,6 +276,7 @@ def test_strange_names_stay_in_the_folder(made, short, tmp_path):
     found = predicted(made, videos[0].parent, out=tmp_path / "out" / "of")
     assert not found.problems
     assert {each.name for each in found.videos} == set(NAMES)
+    assert all(told(each).isprintable() for each in found.videos)
     assert names(tmp_path) == ["in", "out"]
     assert names(tmp_path / "out") == ["of"]
     written = names(tmp_path / "out" / "of")

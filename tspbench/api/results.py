@@ -79,7 +79,7 @@ def predict(
         checkpoint: weights of encoders that do not lie in the run.
         encoder: one or several of your own (file.py:Name) that the run was made with, and that may be run.
         localizer: likewise a localizer of your own.
-        out: folder for the files; predictions below ``run`` if None.
+        out: folder for the files; predictions/ROW below ``run`` if None.
         device: see `tspbench.api`.
 
     Returns:
