@@ -71,7 +71,7 @@ from tspbench.stages import extract as stage
 
 right = stage._extract_group
 
-def wrong(module, group, *rest):
+def wrong(name, module, group, *rest):
     if os.environ["RANK"] == which:
         watch.working_on(f"reading {next(iter(group.values()))}")
         if fault == "stall":
@@ -79,7 +79,7 @@ def wrong(module, group, *rest):
         if fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise UserError("the reader is broken: mend it.")
-    return right(module, group, *rest)
+    return right(name, module, group, *rest)
 
 which, fault = sys.argv.pop(1), sys.argv.pop(1)
 stage._extract_group = wrong
